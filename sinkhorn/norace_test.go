@@ -1,0 +1,5 @@
+//go:build !race
+
+package sinkhorn
+
+const raceEnabled = false

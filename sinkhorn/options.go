@@ -1,0 +1,162 @@
+package sinkhorn
+
+import (
+	"fmt"
+	"math"
+)
+
+// Method names a way to the potentials.
+type Method string
+
+const (
+	// MethodSinkhorn alternates row and column scaling, one pass for each
+	// iteration, with the reference's start and stop rule.
+	MethodSinkhorn Method = "sinkhorn"
+
+	// MethodFixed takes the potentials as given and makes the one pass that
+	// certifies them on these rows.
+	MethodFixed Method = "fixed"
+)
+
+// Defaults of Options, as in the reference.
+const (
+	DefaultMethod        = MethodSinkhorn
+	DefaultLambda        = 25.0
+	DefaultTol           = 0.1
+	DefaultMaxIterations = 20000
+)
+
+// Options says what Solve solves and how. The zero value of each field means
+// its default.
+type Options struct {
+	// Method is MethodSinkhorn unless set.
+	Method Method
+
+	// Lambda is λ, the factor on log p: 25 unless set. Larger is closer to
+	// the linear programme and takes more iterations.
+	Lambda float64
+
+	// Tol ends MethodSinkhorn when Σ_i |c_i/c'_i − 1| ≤ Tol on a checked
+	// iteration: a sum over rows, 0.1 unless set.
+	Tol float64
+
+	// MaxIterations ends MethodSinkhorn without success: 20,000 unless set.
+	MaxIterations int
+
+	// Marginals holds the share b_k > 0 that each cluster is to get; they sum
+	// to 1 within 1e-9. nil means 1/K each.
+	Marginals []float64
+
+	// Potentials are the K potentials of MethodFixed, in nats.
+	Potentials []float64
+
+	// Recorder is told of every pass, where it is not nil.
+	Recorder Recorder
+
+	// Checkpoint keeps the state between passes, where it is not nil.
+	Checkpoint Checkpoint
+}
+
+// WithDefaults returns o with the default in place of each unset field that
+// has one.
+func (o Options) WithDefaults() Options {
+	if o.Method == "" {
+		o.Method = DefaultMethod
+	}
+	if o.Lambda == 0 {
+		o.Lambda = DefaultLambda
+	}
+	if o.Tol == 0 {
+		o.Tol = DefaultTol
+	}
+	if o.MaxIterations == 0 {
+		o.MaxIterations = DefaultMaxIterations
+	}
+	return o
+}
+
+// Validate reports the first thing wrong with o, whose unset fields count as
+// their defaults. Errors wrap ErrOptions.
+func (o Options) Validate() error {
+	o = o.WithDefaults()
+	if !(o.Lambda > 0) || math.IsInf(o.Lambda, 1) {
+		return fmt.Errorf("%w: lambda is %v, want a positive number", ErrOptions, o.Lambda)
+	}
+	if !(o.Tol > 0) || math.IsInf(o.Tol, 1) {
+		return fmt.Errorf("%w: tol is %v, want a positive number", ErrOptions, o.Tol)
+	}
+	if o.MaxIterations < 1 {
+		return fmt.Errorf("%w: max iterations is %d, want at least 1", ErrOptions, o.MaxIterations)
+	}
+	if err := checkMarginals(o.Marginals); err != nil {
+		return err
+	}
+	switch o.Method {
+	case MethodSinkhorn:
+		if o.Potentials != nil {
+			return fmt.Errorf("%w: method %s starts from 1/N, it takes no potentials", ErrOptions, o.Method)
+		}
+	case MethodFixed:
+		if len(o.Potentials) == 0 {
+			return fmt.Errorf("%w: method %s needs potentials", ErrOptions, o.Method)
+		}
+		if err := checkPotentials(o.Potentials, len(o.Potentials)); err != nil {
+			return err
+		}
+		if o.Marginals != nil && len(o.Marginals) != len(o.Potentials) {
+			return fmt.Errorf("%w: %d marginals for %d potentials", ErrOptions, len(o.Marginals), len(o.Potentials))
+		}
+	default:
+		return fmt.Errorf("%w: unknown method %q, want %s or %s", ErrOptions, o.Method, MethodSinkhorn, MethodFixed)
+	}
+	return nil
+}
+
+func checkMarginals(b []float64) error {
+	if b == nil {
+		return nil
+	}
+	sum := 0.0
+	for k, bk := range b {
+		if !(bk > 0) || math.IsInf(bk, 1) {
+			return fmt.Errorf("%w: marginal of cluster %d is %v, want a positive share", ErrOptions, k, bk)
+		}
+		sum += bk
+	}
+	if !(math.Abs(sum-1) <= 1e-9) {
+		return fmt.Errorf("%w: marginals sum to %v, want 1", ErrOptions, sum)
+	}
+	return nil
+}
+
+// marginals returns b for the given number of clusters.
+func (o *Options) marginals(clusters int) ([]float64, error) {
+	if o.Marginals != nil {
+		if len(o.Marginals) != clusters {
+			return nil, fmt.Errorf("%w: %d marginals for %d clusters", ErrOptions, len(o.Marginals), clusters)
+		}
+		return o.Marginals, nil
+	}
+	b := make([]float64, clusters)
+	for k := range b {
+		b[k] = 1 / float64(clusters)
+	}
+	return b, nil
+}
+
+// Recorder is told of every pass, from the goroutine that called Solve and
+// after the pass. It must return soon.
+type Recorder interface {
+	Record(Progress)
+}
+
+// Progress describes a solve after a pass.
+type Progress struct {
+	Passes     int     // passes made so far, those before a resumption included
+	Iterations int     // iterations whose potentials the passes have evaluated
+	Rows       int64   // N
+	Checked    bool    // the pass evaluated the stop rule
+	Change     float64 // Σ_i |c_i/c'_i − 1|, sum over rows, where Checked
+	Objective  float64 // F in nats; 0 after the pass before the first iteration
+	MarginalL1 float64 // ‖m − b‖₁, a share of all rows; 0 likewise
+}
