@@ -1,0 +1,489 @@
+package buckettest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+	"sela/pipeline/bucket"
+)
+
+// Options says how hard [Run] tests.
+type Options struct {
+	// Keys is how many objects the listing test writes; above 1,000 a listing
+	// takes several requests. Default: 1,050.
+	Keys int
+	// Rounds is how many races for one key there are. Default: 8.
+	Rounds int
+	// ETag is the store's [bucket.Options.ETag], or nil.
+	ETag func(as func(any) bool) string
+}
+
+// Run runs the conformance suite. open returns an empty bucket, a new one for
+// each call.
+func Run(t *testing.T, open func(t *testing.T) *blob.Bucket, opts Options) {
+	if opts.Keys == 0 {
+		opts.Keys = 1050
+	}
+	if opts.Rounds == 0 {
+		opts.Rounds = 8
+	}
+	s := suite{open, opts}
+	t.Run("Create", s.create)
+	t.Run("CreateRace", s.createRace)
+	t.Run("Probe", s.probe)
+	t.Run("Put", s.put)
+	t.Run("Upload", s.upload)
+	t.Run("Ranges", s.ranges)
+	t.Run("OddKeys", s.oddKeys)
+	t.Run("List", s.list)
+	t.Run("ListDirs", s.listDirs)
+	t.Run("Missing", s.missing)
+	t.Run("Cancelled", s.cancelled)
+	t.Run("AnswerLost", s.answerLost)
+	t.Run("Refusals", s.refusals)
+	t.Run("BrokenReads", s.brokenReads)
+	t.Run("StalledReads", s.stalledReads)
+	t.Run("ChangedWhileRead", s.changedWhileRead)
+}
+
+type suite struct {
+	open func(t *testing.T) *blob.Bucket
+	opts Options
+}
+
+// bucket opens a bucket with faults, which may be nil. Waits are short.
+func (s suite) bucket(t *testing.T, f *Faults) *bucket.Bucket {
+	t.Helper()
+	inner := s.open(t)
+	if f != nil {
+		inner = Faulty(inner, f)
+	}
+	b := bucket.New(inner, "test://bucket", bucket.Options{
+		RequestTimeout: 20 * time.Second, Attempts: 5, Backoff: time.Millisecond, ETag: s.opts.ETag})
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func noise(n int) []byte {
+	data := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(data)
+	return data
+}
+
+func check(t *testing.T, b *bucket.Bucket, key string, want []byte) {
+	t.Helper()
+	got, err := b.Get(t.Context(), key)
+	if err != nil {
+		t.Error(err)
+	} else if !bytes.Equal(got, want) {
+		t.Errorf("%q holds %d bytes that are not the %d written", key, len(got), len(want))
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func keys(t *testing.T, b *bucket.Bucket, prefix string) []string {
+	t.Helper()
+	var keys []string
+	must(t, b.List(t.Context(), prefix, func(o bucket.Object) error {
+		keys = append(keys, o.Key)
+		return nil
+	}))
+	return keys
+}
+
+func (s suite) create(t *testing.T) {
+	b := s.bucket(t, nil)
+	must(t, b.Create(t.Context(), "a/b.json", []byte("one")))
+	for _, data := range []string{"two", "one"} {
+		if err := b.Create(t.Context(), "a/b.json", []byte(data)); !errors.Is(err, bucket.ErrExists) {
+			t.Errorf("creating an object again: %v", err)
+		} else if !strings.Contains(err.Error(), "a/b.json") {
+			t.Errorf("the error does not name the object: %v", err)
+		}
+	}
+	check(t, b, "a/b.json", []byte("one"))
+	must(t, b.Create(t.Context(), "empty", nil))
+	check(t, b, "empty", nil)
+}
+
+func (s suite) createRace(t *testing.T) {
+	const writers = 16
+	b := s.bucket(t, nil)
+	for round := range s.opts.Rounds {
+		key := fmt.Sprintf("race/%d", round)
+		errs := make([]error, writers)
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range writers {
+			wg.Go(func() {
+				<-start
+				errs[i] = b.Create(t.Context(), key, fmt.Appendf(nil, "writer %d", i))
+			})
+		}
+		close(start)
+		wg.Wait()
+		winner := -1
+		for i, err := range errs {
+			switch {
+			case err == nil && winner >= 0:
+				t.Errorf("round %d: writers %d and %d both created the object", round, winner, i)
+			case err == nil:
+				winner = i
+			case !errors.Is(err, bucket.ErrExists):
+				t.Error(err)
+			}
+		}
+		if winner < 0 {
+			t.Fatalf("round %d: nobody created the object", round)
+		}
+		check(t, b, key, fmt.Appendf(nil, "writer %d", winner))
+	}
+}
+
+func (s suite) probe(t *testing.T) {
+	b := s.bucket(t, nil)
+	must(t, b.Probe(t.Context()))
+	if left := keys(t, b, ""); len(left) > 0 {
+		t.Errorf("the probe left %q", left)
+	}
+}
+
+func (s suite) put(t *testing.T) {
+	b := s.bucket(t, nil)
+	for _, data := range []string{"a longer first version", "second", ""} {
+		must(t, b.Put(t.Context(), "x/LATEST", []byte(data)))
+		check(t, b, "x/LATEST", []byte(data))
+	}
+}
+
+func (s suite) upload(t *testing.T) {
+	b := s.bucket(t, nil)
+	dir := t.TempDir()
+	for _, size := range []int{0, 1, 12<<20 + 7} {
+		path, key := filepath.Join(dir, "file"), fmt.Sprintf("up/%d.parquet", size)
+		data := noise(size)
+		must(t, os.WriteFile(path, data, 0o666))
+		must(t, b.Upload(t.Context(), key, path))
+		check(t, b, key, data)
+		must(t, b.Upload(t.Context(), key, path))
+		must(t, os.WriteFile(path, append([]byte("x"), data[:max(0, size-1)]...), 0o666))
+		if err := b.Upload(t.Context(), key, path); !errors.Is(err, bucket.ErrExists) {
+			t.Errorf("uploading other bytes to a key that is taken: %v", err)
+		}
+		check(t, b, key, data)
+		o, err := b.Stat(t.Context(), key)
+		must(t, err)
+		if o.Size != int64(size) || o.ETag == "" || o.ModTime.IsZero() {
+			t.Errorf("Stat returned %+v", o)
+		}
+		must(t, b.Copy(t.Context(), key, b, key+".copy"))
+		check(t, b, key+".copy", data)
+	}
+	if err := b.Upload(t.Context(), "none", filepath.Join(dir, "missing")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("uploading a file that is missing: %v", err)
+	}
+}
+
+func (s suite) ranges(t *testing.T) {
+	b := s.bucket(t, nil)
+	data := noise(300_000)
+	must(t, b.Create(t.Context(), "data", data))
+	for _, r := range [][2]int{{0, 1}, {0, 300_000}, {299_999, 300_000}, {1000, 1000}, {65_535, 200_001}} {
+		dst := make([]byte, r[1]-r[0])
+		must(t, b.ReadRange(t.Context(), "data", int64(r[0]), dst))
+		if !bytes.Equal(dst, data[r[0]:r[1]]) {
+			t.Errorf("bytes %d to %d are not those written", r[0], r[1])
+		}
+	}
+	for _, off := range []int64{299_999, 300_000, 1 << 40} {
+		if err := b.ReadRange(t.Context(), "data", off, make([]byte, 2)); err == nil {
+			t.Errorf("2 bytes were read from byte %d of %d", off, len(data))
+		}
+	}
+	r, err := b.NewReader(t.Context(), "data", 299_000, -1)
+	must(t, err)
+	defer r.Close()
+	tail, err := io.ReadAll(r)
+	must(t, err)
+	if !bytes.Equal(tail, data[299_000:]) {
+		t.Error("the tail is not that written")
+	}
+	if o := r.Object(); o.Key != "data" || o.Size != 300_000 {
+		t.Errorf("the reader reads %+v", o)
+	}
+}
+
+// oddNames are names that real data sets have.
+var oddNames = []string{
+	"a b", "quote\"'`", "100%", "%41", "a%2Fb", "a+b", "tab\tname", "ünï—☺", "e\u0301", "back\\slash", "a?b#c&d=e",
+	"a;b,c", "[x]{y}", "<a>|*", "-dash", ".hidden", "~tilde", "a__0x2f__z", "x.attrs", "CON", "dir.with.dots/a.b", "@:!$()",
+}
+
+func (s suite) oddKeys(t *testing.T) {
+	b := s.bucket(t, nil)
+	var want []string
+	for _, name := range oddNames {
+		key := "odd/" + name
+		want = append(want, key)
+		must(t, b.Create(t.Context(), key, []byte(key)))
+		check(t, b, key, []byte(key))
+		if _, err := b.Stat(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+	slices.Sort(want)
+	if got := keys(t, b, "odd/"); !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+	for _, key := range want {
+		must(t, b.Delete(t.Context(), key))
+	}
+	if left := keys(t, b, ""); len(left) > 0 {
+		t.Errorf("%q could not be deleted", left)
+	}
+}
+
+func (s suite) list(t *testing.T) {
+	b := s.bucket(t, nil)
+	var want []string
+	for i := range s.opts.Keys {
+		// "-" and "." sort before "/", so that folders and files interleave.
+		want = append(want, fmt.Sprintf("l/%d%c%d", i%7, "/-."[i%3], i))
+	}
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := w; i < len(want); i += 8 {
+				if err := b.Create(t.Context(), want[i], []byte(want[i])); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(want)
+	must(t, b.Create(t.Context(), "elsewhere", nil))
+	var got []string
+	must(t, b.List(t.Context(), "l/", func(o bucket.Object) error {
+		got = append(got, o.Key)
+		if o.IsDir || o.Size != int64(len(o.Key)) || o.ETag == "" || o.ModTime.IsZero() || !o.Readable() {
+			t.Errorf("listed %+v", o)
+		}
+		return nil
+	}))
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %d keys that are not the %d written, in order", len(got), len(want))
+	}
+	stop := errors.New("enough")
+	n := 0
+	err := b.List(t.Context(), "l/", func(bucket.Object) error {
+		if n++; n == 5 {
+			return stop
+		}
+		return nil
+	})
+	if err != stop || n != 5 {
+		t.Errorf("a listing stopped at object 5 went on to %d and returned %v", n, err)
+	}
+	if none := keys(t, b, "nothing/"); len(none) > 0 {
+		t.Errorf("listed %q below a prefix without objects", none)
+	}
+}
+
+func (s suite) listDirs(t *testing.T) {
+	b := s.bucket(t, nil)
+	for _, key := range []string{"runs/r1/a", "runs/r1/b/c", "runs/r1-x/a", "runs/r1.y/a", "runs/r2/a", "runs/file", "runs0/a", "top"} {
+		must(t, b.Create(t.Context(), key, nil))
+	}
+	for prefix, want := range map[string][]string{
+		"":         {"runs/", "runs0/"},
+		"runs/":    {"runs/r1-x/", "runs/r1.y/", "runs/r1/", "runs/r2/"},
+		"runs/r1/": {"runs/r1/b/"},
+		"none/":    nil,
+	} {
+		var got []string
+		must(t, b.ListDirs(t.Context(), prefix, func(o bucket.Object) error {
+			got = append(got, o.Key)
+			if !o.IsDir {
+				t.Errorf("%+v is no folder", o)
+			}
+			return nil
+		}))
+		if !slices.Equal(got, want) {
+			t.Errorf("folders below %q: %q, want %q", prefix, got, want)
+		}
+	}
+	must(t, b.Delete(t.Context(), "runs/r2/a"))
+	must(t, b.ListDirs(t.Context(), "runs/", func(o bucket.Object) error {
+		if o.Key == "runs/r2/" {
+			t.Error("a folder without objects is listed")
+		}
+		return nil
+	}))
+}
+
+func (s suite) missing(t *testing.T) {
+	b := s.bucket(t, nil)
+	_, statErr := b.Stat(t.Context(), "no/thing")
+	_, getErr := b.Get(t.Context(), "no/thing")
+	for _, err := range []error{statErr, getErr, b.ReadRange(t.Context(), "no/thing", 0, make([]byte, 1))} {
+		if !errors.Is(err, bucket.ErrNotFound) || gcerrors.Code(err) != gcerrors.NotFound || !strings.Contains(err.Error(), "no/thing") {
+			t.Errorf("a missing object: %v", err)
+		}
+	}
+	must(t, b.Delete(t.Context(), "no/thing"))
+}
+
+func (s suite) cancelled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, noise(9<<20), 0o666))
+	b := s.bucket(t, &Faults{Latency: 5 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	for name, err := range map[string]error{
+		"create": b.Create(ctx, "c", []byte("x")),
+		"upload": b.Upload(ctx, "u", path),
+		"list":   b.List(ctx, "", func(bucket.Object) error { return nil }),
+	} {
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s with a context that ended: %v", name, err)
+		}
+	}
+	// A source that fails in the middle must not leave a shorter object.
+	inner := s.open(t)
+	defer inner.Close()
+	half, stop := context.WithCancel(t.Context())
+	err := inner.Upload(half, "half", readerFunc(func(p []byte) (int, error) {
+		stop()
+		return 0, half.Err()
+	}), &blob.WriterOptions{ContentType: "text/plain"})
+	if err == nil {
+		t.Error("an upload whose source failed succeeded")
+	}
+	if ok, _ := inner.Exists(t.Context(), "half"); ok {
+		t.Error("an upload whose source failed left an object")
+	}
+	if left := keys(t, b, ""); len(left) > 0 {
+		t.Errorf("cancelled writes left %q", left)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func (s suite) answerLost(t *testing.T) {
+	f := &Faults{Applied: 2}
+	b := s.bucket(t, f)
+	path := filepath.Join(t.TempDir(), "file")
+	data := noise(600_000)
+	must(t, os.WriteFile(path, data, 0o666))
+	for i := range 6 {
+		key := fmt.Sprint("k", i)
+		must(t, b.Create(t.Context(), key, []byte(key)))
+		check(t, b, key, []byte(key))
+		if err := b.Create(t.Context(), key, []byte("another's")); !errors.Is(err, bucket.ErrExists) {
+			t.Errorf("creating an object again: %v", err)
+		}
+		check(t, b, key, []byte(key))
+		must(t, b.Put(t.Context(), key, []byte("put")))
+		check(t, b, key, []byte("put"))
+		must(t, b.Upload(t.Context(), "up"+key, path))
+		check(t, b, "up"+key, data)
+		must(t, b.Delete(t.Context(), key))
+	}
+	if f.Injected() == 0 {
+		t.Error("no fault was injected")
+	}
+}
+
+func (s suite) refusals(t *testing.T) {
+	f := &Faults{Refuse: 2}
+	b := s.bucket(t, f)
+	for i := range 5 {
+		key := fmt.Sprint("k", i)
+		must(t, b.Create(t.Context(), key, []byte(key)))
+		check(t, b, key, []byte(key))
+		if _, err := b.Stat(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := keys(t, b, ""); len(got) != 5 {
+		t.Errorf("listed %q", got)
+	}
+	if f.Injected() < 5 {
+		t.Errorf("only %d faults were injected", f.Injected())
+	}
+	// What cannot pass is not tried again, what does not pass not for ever.
+	for code, most := range map[gcerrors.ErrorCode]int{gcerrors.PermissionDenied: 1, gcerrors.Internal: 5} {
+		f := &Faults{Refuse: 1, Code: code}
+		b := s.bucket(t, f)
+		err := b.Create(t.Context(), "k", nil)
+		if gcerrors.Code(err) != code || f.Calls() != most {
+			t.Errorf("a store that always answers %v: %v after %d calls, want %d", code, err, f.Calls(), most)
+		}
+	}
+}
+
+func (s suite) brokenReads(t *testing.T) {
+	// Every reader breaks: only if progress renews the budget of attempts does
+	// a read of twenty times BreakAfter bytes succeed.
+	f := &Faults{Break: 1, BreakAfter: 10_000}
+	b := s.bucket(t, f)
+	data := noise(200_000)
+	must(t, b.Create(t.Context(), "data", data))
+	check(t, b, "data", data)
+	if f.Injected() < 20 {
+		t.Errorf("only %d faults were injected", f.Injected())
+	}
+}
+
+func (s suite) stalledReads(t *testing.T) {
+	f := &Faults{Stall: 2}
+	b := bucket.New(Faulty(s.open(t), f), "test://bucket", bucket.Options{
+		RequestTimeout: 300 * time.Millisecond, Backoff: time.Millisecond, ETag: s.opts.ETag})
+	defer b.Close()
+	data := noise(50_000)
+	must(t, b.Put(t.Context(), "data", data))
+	check(t, b, "data", data)
+	check(t, b, "data", data)
+	if f.Injected() == 0 {
+		t.Error("no fault was injected")
+	}
+}
+
+func (s suite) changedWhileRead(t *testing.T) {
+	f := &Faults{Break: 1, BreakAfter: 1000}
+	b := s.bucket(t, f)
+	must(t, b.Put(t.Context(), "data", noise(5000)))
+	r, err := b.NewReader(t.Context(), "data", 0, -1)
+	must(t, err)
+	defer r.Close()
+	must(t, b.Put(t.Context(), "data", noise(5001)))
+	if n, err := io.Copy(io.Discard, r); !errors.Is(err, bucket.ErrChanged) {
+		t.Errorf("an object that was replaced while it was read gave %d bytes and %v", n, err)
+	}
+}
