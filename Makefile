@@ -1,0 +1,65 @@
+# Everything a contributor or a machine needs. `make help` lists the targets.
+
+BUILD   := .build
+DEMO    := .demo
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+GO      := go
+SHARED  ?= ../shared/data
+
+.DEFAULT_GOAL := help
+
+##@ Use
+
+.PHONY: run
+run: build onnxruntime ## Run the whole pipeline on a small demo: letters without labels (about a minute)
+	@jobs/demo/run.sh $(BUILD) $(DEMO)
+
+.PHONY: build
+build: ## Build .build/sela
+	@mkdir -p $(BUILD)
+	@$(GO) build -trimpath -ldflags '-X main.codeVersion=$(VERSION)' -o $(BUILD)/ ./jobs/sela ./jobs/demo
+
+.PHONY: onnxruntime
+onnxruntime: ## Get the ONNX Runtime library (pinned) unless it is there
+	@jobs/setup/onnxruntime.sh >/dev/null
+
+##@ Develop
+
+.PHONY: test
+test: onnxruntime ## Run every test, with the race detector (under 10 minutes)
+	@SELA_REQUIRE_ORT=1 $(GO) test -race -timeout 15m ./...
+
+.PHONY: test-reference
+test-reference: build onnxruntime $(BUILD)/venv/.ready ## Label CIFAR-10's test images; check against NumPy, pyarrow, pandas and DuckDB
+	@jobs/sela/testdata/reference.sh $(BUILD) $(SHARED)
+
+.PHONY: lint
+lint: ## Check formatting and vet
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt on these files"; exit 1; }
+	@$(GO) vet ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for half a minute each
+	@jobs/setup/fuzz.sh 30s
+
+.PHONY: bench
+bench: onnxruntime ## Measure extract, label, solver, decoders and tables; prints ratios to their limits
+	@$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 -timeout 60m ./stages/extract ./stages/label
+	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio ./stages/internal/ort
+
+.PHONY: gpu-check
+gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
+	@jobs/setup/gpu-check.sh $(BUILD)
+
+.PHONY: clean
+clean: ## Remove what was built, and the demo
+	@rm -rf $(BUILD) $(DEMO)
+
+$(BUILD)/venv/.ready: jobs/setup/requirements.txt
+	@python3 -m venv $(BUILD)/venv
+	@$(BUILD)/venv/bin/pip install --quiet --disable-pip-version-check -r jobs/setup/requirements.txt
+	@touch $@
+
+.PHONY: help
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

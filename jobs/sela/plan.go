@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/stages/extract"
+	"sela/stages/list"
+)
+
+func (a *app) planCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "plan JOB",
+		Short: "Say what a run would do, and refuse what cannot fit",
+		Long:  "Lists the images and loads the model, writes nothing, and prints what a run would make: images, shards, bytes, memory, passes. What cannot fit is an error.\n\n" + exitTable(),
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error { return s.plan(ctx) })
+		},
+	}
+}
+
+func (s *session) plan(ctx context.Context) error {
+	summary, err := list.Count(ctx, s.images, s.job.Images)
+	if err != nil {
+		return err
+	}
+	c, err := s.openClassifier(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	e := extract.NewEstimate(s.job, c, summary.Images)
+	clusters := make([]int, len(c.Heads))
+	largest := 0
+	for i, h := range c.Heads {
+		clusters[i] = h.Clusters
+		largest = max(largest, h.Clusters)
+	}
+	parts := (summary.Images + s.job.Label.PartRows - 1) / s.job.Label.PartRows
+	fmt.Fprintf(os.Stderr, "images          %d (%s), %d quarantined at listing, %d other objects skipped\n", summary.Images, human(summary.Bytes), summary.Rejected, summary.Skipped)
+	fmt.Fprintf(os.Stderr, "model           %d heads of %v clusters, input %d×%d, batch %d\n", len(c.Heads), describeClusters(clusters), c.Spec.Size().Height, c.Spec.Size().Width, c.Batch)
+	fmt.Fprintf(os.Stderr, "extract         %d tasks of up to %d images\n", e.Shards, s.job.Extract.ShardRows)
+	fmt.Fprintf(os.Stderr, "log-probs       %s per head, %s in all, in %s\n", human(e.HeadBytes), human(e.TotalBytes), s.work.URL())
+	fmt.Fprintf(os.Stderr, "scratch         %s per task (local.bytes is %s)\n", human(e.ScratchBytes), s.job.Local.Bytes)
+	fmt.Fprintf(os.Stderr, "memory          about %s, and what ONNX Runtime needs for the model\n", human(e.MemoryBytes))
+	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs once per iteration, at most %d times\n", len(c.Heads), s.job.Solve.Method, s.job.Solve.MaxIterations+1)
+	fmt.Fprintf(os.Stderr, "label           %d files of up to %d rows\n", parts*int64(len(c.Heads)), s.job.Label.PartRows)
+	s.app.result = map[string]any{"command": "plan", "job": s.job.Name, "images": summary.Images, "image_bytes": summary.Bytes, "rejected": summary.Rejected,
+		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": s.job.Solve.MaxIterations + 1}
+	return s.check(c, e, summary.Images, largest)
+}
+
+// fits checks, once the images are listed, that the run can be made here.
+func (s *session) fits(ctx context.Context) error {
+	c := s.extract.Classifier()
+	if c == nil {
+		return nil // extract was begun by an earlier attempt
+	}
+	listing, err := list.Open(ctx, s.run)
+	if err != nil {
+		return err
+	}
+	largest := 0
+	for _, h := range c.Heads {
+		largest = max(largest, h.Clusters)
+	}
+	return s.check(c, extract.NewEstimate(s.job, c, listing.Images), listing.Images, largest)
+}
+
+// check refuses what cannot fit.
+func (s *session) check(c *extract.Classifier, e extract.Estimate, images int64, clusters int) error {
+	var errs []error
+	if images < int64(clusters) {
+		errs = append(errs, pipeline.BadData(fmt.Errorf("%d images cannot fill %d clusters evenly: use a model with fewer, or more images", images, clusters)))
+	}
+	if half := int64(s.job.Local.Bytes) / 2; e.ScratchBytes > half {
+		errs = append(errs, pipeline.BadConfig(fmt.Errorf("a task needs %s of scratch, local.bytes leaves %s: raise it or lower extract.shard_rows", human(e.ScratchBytes), human(half))))
+	}
+	if total := memoryLimit(); total > 0 && e.MemoryBytes > total {
+		errs = append(errs, pipeline.BadConfig(fmt.Errorf("needs about %s of memory, this machine has %s: lower runtime.batch or runtime.threads", human(e.MemoryBytes), human(total))))
+	}
+	for _, place := range []struct {
+		path string
+		need int64
+	}{{localFolder(s.work), e.TotalBytes}, {s.job.Local.Dir, e.ScratchBytes}} {
+		if free, ok := freeBytes(place.path); ok && free < place.need {
+			errs = append(errs, pipeline.BadConfig(fmt.Errorf("%s has %s free, the run needs %s there", place.path, human(free), human(place.need))))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func describeClusters(k []int) any {
+	for _, other := range k {
+		if other != k[0] {
+			return k
+		}
+	}
+	return k[0]
+}
+
+func localFolder(b *bucket.Bucket) string {
+	path, _ := b.LocalPath("x")
+	return filepath.Dir(path)
+}
+
+// freeBytes returns what is free where path is, or will be.
+func freeBytes(path string) (int64, bool) {
+	for path != "" && path != "." {
+		var st unix.Statfs_t
+		if unix.Statfs(path, &st) == nil {
+			return int64(st.Bavail) * int64(st.Bsize), true
+		}
+		if path == "/" {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	return 0, false
+}
+
+// memoryLimit returns the memory of the machine or of the container, in bytes,
+// or 0 where neither is known.
+func memoryLimit() int64 {
+	limit := int64(0)
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		limit = int64(info.Totalram) * int64(info.Unit)
+	}
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var n int64
+		if _, err := fmt.Sscan(strings.TrimSpace(string(raw)), &n); err == nil && n > 0 && (limit == 0 || n < limit) {
+			limit = n
+		}
+	}
+	return limit
+}
+
+// human writes bytes with three digits and a binary unit.
+func human(n int64) string {
+	value, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if value < 1000 {
+			break
+		}
+		value, unit = value/1024, u
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.3g %s", value, unit)
+}

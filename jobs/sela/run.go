@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/stages/extract"
+	"sela/stages/label"
+	"sela/stages/list"
+	"sela/stages/publish"
+	"sela/stages/solve"
+	"sela/stages/train"
+)
+
+// stageOrder is a run from its first stage to its last.
+var stageOrder = []string{list.Name, extract.Name, solve.Name, label.Name, publish.Name, train.Name}
+
+// codeVersion is set by the linker.
+var codeVersion = ""
+
+func version() string {
+	if codeVersion != "" {
+		return codeVersion
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return "devel"
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var id string
+	cmd := &cobra.Command{
+		Use:   "run JOB",
+		Short: "List, extract, solve, label, publish and trigger training: one run of a job",
+		Long: "One run of a job, from a listing of the images to published label tables and a triggered training.\n\n" +
+			"With --run-id: that run, resumed if it is unfinished. Without: the job's newest unfinished run, else a new one; exit code 99 when nothing has changed since the last published run.\n\n" + exitTable(),
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error { return s.runAll(ctx, id) })
+		},
+	}
+	cmd.Flags().StringVar(&id, "run-id", "", "id of the run to start or to resume")
+	return cmd
+}
+
+// runAll takes a run through all stages.
+func (s *session) runAll(ctx context.Context, id string) error {
+	if err := s.openRun(ctx, id, false); err != nil {
+		return err
+	}
+	if s.run.Finished {
+		s.run.Notice("", "run is finished; nothing to do", "run", s.run.Run)
+		return s.report(ctx, "run", true)
+	}
+	s.run.Notice("", "run", "run", s.run.Run, "job", s.job.Name, "code", version())
+	lease, err := s.run.Acquire(ctx, id == "")
+	if err != nil {
+		return err
+	}
+	err = s.locked(ctx, id == "")
+	return errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
+}
+
+// locked is runAll under the lease.
+func (s *session) locked(ctx context.Context, anonymous bool) error {
+	if err := s.probe(ctx); err != nil {
+		return err
+	}
+	if err := s.preflight(ctx); err != nil {
+		return err
+	}
+	for _, name := range stageOrder {
+		if _, err := s.do(ctx, name, 0, 1); err != nil {
+			return err
+		}
+		if name != list.Name {
+			continue
+		}
+		if anonymous {
+			if err := s.nothingNew(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.fits(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.run.Finish(ctx); err != nil {
+		return err
+	}
+	if err := s.retain(ctx); err != nil {
+		return err
+	}
+	return s.report(ctx, "run", false)
+}
+
+// probe refuses stores on which no commit can be relied on.
+func (s *session) probe(ctx context.Context) error {
+	for _, b := range []*bucket.Bucket{s.work, s.labels} {
+		if err := b.Probe(ctx); err != nil {
+			return fmt.Errorf("%s cannot hold runs: %w", b.URL(), err)
+		}
+	}
+	return nil
+}
+
+// preflight runs the first batch before any task starts, unless extract has
+// begun: then an earlier attempt has.
+func (s *session) preflight(ctx context.Context) error {
+	done, err := s.run.Committed(ctx, extract.Name)
+	if err != nil || len(done) > 0 {
+		return err
+	}
+	start := time.Now()
+	batch := s.design.Batch
+	candidates, err := list.First(ctx, s.images, s.job.Images, max(2*batch, 64))
+	if err != nil {
+		return err
+	}
+	p, err := s.extract.Preflight(ctx, candidates)
+	if err != nil {
+		return err
+	}
+	c := s.extract.Classifier()
+	heads := make([]int, len(c.Heads))
+	for i, h := range c.Heads {
+		heads[i] = h.Clusters
+	}
+	s.run.Notice("", "first batch is as the job says", "images", p.Images, "heads", len(heads), "clusters", slices.Compact(heads),
+		"bitwise_deterministic", p.Probe.Bitwise(), "elapsed", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+// do performs one stage.
+func (s *session) do(ctx context.Context, name string, shard, shards int) (pipeline.Totals, error) {
+	stage, err := s.stage(name)
+	if err != nil {
+		return pipeline.Totals{}, err
+	}
+	return s.runner(name, shard, shards).Run(ctx, s.run, stage)
+}
+
+// nothingNew ends a run that would make the labels of the last published one
+// again. The run is discarded, so that the next schedule lists afresh.
+func (s *session) nothingNew(ctx context.Context) error {
+	latest, err := publish.ReadLatest(ctx, s.labels)
+	if err != nil || latest == nil || latest.Run == s.run.Run {
+		return err
+	}
+	published, err := label.OpenPublished(ctx, s.labels, latest.Run)
+	if err != nil {
+		return err
+	}
+	raw, err := s.labels.Get(ctx, "runs/"+latest.Run+"/run.json")
+	if err != nil {
+		return err
+	}
+	record, err := pipeline.ParseRecord(raw, latest.Run)
+	if err != nil {
+		return err
+	}
+	listing, err := list.Open(ctx, s.run)
+	if err != nil {
+		return err
+	}
+	p := s.run.Provenance
+	if listing.Digest != published.Manifest.Listing || s.run.JobDigest != record.JobDigest ||
+		p.Model != record.Provenance.Model || p.Preprocessing != record.Provenance.Preprocessing {
+		return nil
+	}
+	if err := s.run.Discard(ctx); err != nil {
+		return err
+	}
+	s.app.result = map[string]any{"run": latest.Run, "job": s.job.Name, "status": "nothing new", "images": listing.Images,
+		"labels": s.labels.URL() + "/runs/" + latest.Run + "/", "manifest": s.labels.URL() + "/" + latest.Manifest, "manifest_digest": published.Manifest.Digest}
+	return pipeline.Nothing(fmt.Errorf("nothing new: images, model and spec are those of run %s; to label them again, name a run with --run-id", latest.Run))
+}
+
+// retain applies the job's retention.
+func (s *session) retain(ctx context.Context) error {
+	garbage, err := pipeline.FindGarbage(ctx, s.work, s.job, false)
+	if err != nil {
+		return err
+	}
+	for _, g := range garbage {
+		if err := g.Delete(ctx, s.work); err != nil {
+			return err
+		}
+		s.run.Notice("", "retention removed objects", "of_run", g.Run, "why", g.Reason, "objects", g.Objects, "bytes", pipeline.Bytes(g.Bytes))
+	}
+	return nil
+}
+
+// report fills the result that is printed at the end.
+func (s *session) report(ctx context.Context, command string, before bool) error {
+	status := "done"
+	if before {
+		status = "done before"
+	}
+	out := map[string]any{"command": command, "run": s.run.Run, "job": s.job.Name, "status": status, "work": s.work.URL() + "/" + strings.TrimSuffix(s.run.Path(""), "/")}
+	commits, err := s.run.AllCommits(ctx)
+	if err != nil {
+		return err
+	}
+	counts := map[string]map[string]int64{}
+	seconds := map[string]float64{} // of committed tasks, which may have run side by side
+	for _, c := range commits {
+		if counts[c.Stage] == nil {
+			counts[c.Stage] = map[string]int64{}
+		}
+		counts[c.Stage]["tasks"]++
+		seconds[c.Stage] += c.Seconds
+		for k, n := range c.Counts {
+			counts[c.Stage][k] += n
+		}
+		if c.Stage == publish.Name {
+			var r publish.Result
+			if err := json.Unmarshal(c.Result, &r); err != nil {
+				return pipeline.BadData(fmt.Errorf("commit of stage publish is damaged: %w", err))
+			}
+			out["labels"], out["manifest"] = r.Folder, s.labels.URL()+"/"+r.Manifest
+			out["manifest_sha256"], out["manifest_digest"] = r.SHA256, r.Digest
+		}
+		if c.Stage == train.Name {
+			out["train"] = c.Result
+		}
+	}
+	out["counts"], out["task_seconds"] = counts, seconds
+	s.app.result = out
+	return nil
+}

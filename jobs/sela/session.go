@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/cpu"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/stages/extract"
+	"sela/stages/label"
+	"sela/stages/list"
+	"sela/stages/model"
+	"sela/stages/publish"
+	"sela/stages/solve"
+	"sela/stages/train"
+)
+
+// libraryVariable names the ONNX Runtime library to use.
+const libraryVariable = "SELA_ONNXRUNTIME"
+
+// session is a job opened on this machine: its buckets, its model, the runtime
+// library, and, once known, its run.
+type session struct {
+	app    *app
+	job    *pipeline.Job
+	images *bucket.Bucket
+	work   *bucket.Bucket
+	labels *bucket.Bucket
+
+	design     *extract.Design
+	library    model.Library
+	provenance pipeline.Provenance
+	run        *pipeline.Run
+	extract    *extract.Stage
+}
+
+// openSession reads the job and everything the run's identity needs; no image
+// is read and no library loaded yet.
+func (a *app) openSession(ctx context.Context, jobPath string) (*session, error) {
+	job, err := pipeline.LoadJob(jobPath)
+	if err != nil {
+		return nil, err
+	}
+	if job.Local.Dir == "" {
+		job.Local.Dir = filepath.Join(os.TempDir(), "sela")
+	}
+	s := &session{app: a, job: job}
+	if err := s.openBuckets(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	if err := s.openModel(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.extract = &extract.Stage{Images: s.images, Open: s.openClassifier}
+	return s, nil
+}
+
+func (s *session) openBuckets(ctx context.Context) (err error) {
+	options := bucketOptions(s.job)
+	for _, b := range []struct {
+		field  string
+		url    string
+		create bool
+		open   **bucket.Bucket
+	}{
+		{"images.bucket", s.job.Images.Bucket, false, &s.images},
+		{"work.bucket", s.job.Work.Bucket, true, &s.work},
+		{"labels.bucket", s.job.Labels.Bucket, true, &s.labels},
+	} {
+		url := b.url
+		if b.create {
+			url = creating(url)
+		}
+		if *b.open, err = bucket.Open(ctx, url, options); err != nil {
+			return pipeline.BadConfig(fmt.Errorf("%s: %w", b.field, err))
+		}
+	}
+	return nil
+}
+
+func bucketOptions(job *pipeline.Job) bucket.Options {
+	return bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request, ETag: entityTag}
+}
+
+// openModel reads the model's graph and digests, and finds the library.
+func (s *session) openModel(ctx context.Context) error {
+	path, err := model.Local(ctx, s.job.Model.Path, s.job.Local.Dir)
+	if err != nil {
+		return err
+	}
+	graph, digest, err := model.Load(ctx, path)
+	if err != nil {
+		return err
+	}
+	if s.design, err = extract.NewDesign(s.job, graph); err != nil {
+		return err
+	}
+	if s.library, err = findLibrary(s.job.Runtime.Library); err != nil {
+		return err
+	}
+	s.provenance = pipeline.Provenance{Model: digest, Library: s.library.SHA256, LibraryBuild: s.library.Version,
+		Preprocessing: s.design.Spec.Fingerprint(), Code: version(), Processor: processorClass()}
+	return nil
+}
+
+// findLibrary finds the ONNX Runtime library: the job's, the environment's, or
+// where make puts it.
+func findLibrary(explicit string) (model.Library, error) {
+	if explicit == "" {
+		explicit = os.Getenv(libraryVariable)
+	}
+	return model.FindLibrary(explicit)
+}
+
+// processorClass names what decides which kernels ONNX Runtime uses, and so,
+// possibly, the last bit of a float.
+func processorClass() string {
+	switch {
+	case cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL:
+		return runtime.GOARCH + "-avx512"
+	case cpu.X86.HasAVX2 && cpu.X86.HasFMA:
+		return runtime.GOARCH + "-avx2"
+	default:
+		return runtime.GOARCH
+	}
+}
+
+// openClassifier loads the library and the model.
+func (s *session) openClassifier(ctx context.Context) (*extract.Classifier, error) {
+	rt, err := model.OpenRuntime(s.library)
+	if err != nil {
+		return nil, err
+	}
+	return extract.Open(ctx, rt, s.job, s.design, s.job.Local.Dir)
+}
+
+// openRun opens the session's run.
+func (s *session) openRun(ctx context.Context, runID string, mustExist bool) error {
+	parent, err := s.parent(ctx)
+	if err != nil {
+		return err
+	}
+	s.run, err = pipeline.Open(ctx, s.work, pipeline.Options{Job: s.job, Provenance: s.provenance, RunID: runID, MustExist: mustExist,
+		Parent: parent, Observer: s.app.progress})
+	return err
+}
+
+// parent is the published run whose labels become prev_label.
+func (s *session) parent(ctx context.Context) (string, error) {
+	if s.job.Label.Previous != "latest" {
+		return s.job.Label.Previous, nil
+	}
+	latest, err := publish.ReadLatest(ctx, s.labels)
+	if err != nil || latest == nil {
+		return "", err
+	}
+	return latest.Run, nil
+}
+
+// stage returns a stage of the run by name.
+func (s *session) stage(name string) (pipeline.Stage, error) {
+	switch name {
+	case list.Name:
+		return &list.Stage{Images: s.images}, nil
+	case extract.Name:
+		return s.extract, nil
+	case solve.Name:
+		return &solve.Stage{Labels: s.labels}, nil
+	case label.Name:
+		return &label.Stage{Labels: s.labels}, nil
+	case publish.Name:
+		return &publish.Stage{Labels: s.labels}, nil
+	default:
+		trigger, err := s.trigger()
+		return &train.Stage{Labels: s.labels, Trigger: trigger}, err
+	}
+}
+
+// trigger makes the job's training trigger.
+func (s *session) trigger() (train.Trigger, error) {
+	t := s.job.Train
+	switch t.Type {
+	case "command":
+		return train.Command{Args: t.Command, Env: os.Environ(), Log: os.Stderr}, nil
+	case "http":
+		h := train.HTTP{URL: t.URL, Client: http.DefaultClient, Limit: time.Duration(t.Timeout)}
+		if t.TokenEnv != "" {
+			if h.Token = os.Getenv(t.TokenEnv); h.Token == "" {
+				return nil, pipeline.BadConfig(fmt.Errorf("train.token_env: the environment variable %s is not set", t.TokenEnv))
+			}
+		}
+		return h, nil
+	default:
+		return train.None{}, nil
+	}
+}
+
+// runner returns how a stage's tasks are done. Label tasks use one core each
+// and, of local files, no cache.
+func (s *session) runner(stage string, shard, shards int) *pipeline.Runner {
+	r := &pipeline.Runner{Stop: s.app.interrupt.stop, Shard: shard, Shards: shards}
+	if stage == label.Name && s.work.Local() {
+		r.Parallel = runtime.GOMAXPROCS(0)
+	}
+	return r
+}
+
+// close gives everything back.
+func (s *session) close() error {
+	var errs []error
+	if s.extract != nil {
+		errs = append(errs, s.extract.Close())
+	}
+	for _, b := range []*bucket.Bucket{s.images, s.work, s.labels} {
+		if b != nil {
+			errs = append(errs, b.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// withSession runs f with the job's session.
+func (a *app) withSession(cmd *cobra.Command, jobPath string, f func(context.Context, *session) error) error {
+	ctx := cmd.Context()
+	s, err := a.openSession(ctx, jobPath)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(ctx, s), s.close())
+}

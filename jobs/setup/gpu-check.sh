@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# For a machine with an NVIDIA GPU: gets ONNX Runtime's CUDA build and the CUDA
+# libraries it needs (as Python packages, unpacked, not installed), and compares
+# CUDA with the CPU: log-probabilities, labels of a whole run, determinism,
+# signals, and images per second. With --get it only gets them.
+set -euo pipefail
+build=$(mkdir -p "${1:-.build}" && realpath "${1:-.build}")
+only=${2:-}
+version=1.24.4
+gpu=$build/gpu
+cd "$(dirname "$0")/../.."
+
+if [ ! -f "$gpu/ready" ]; then
+	rm -rf "$gpu" && mkdir -p "$gpu/wheels"
+	# The CUDA 12 line; an installed CUDA of that line serves as well.
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d "$gpu/wheels" \
+		"onnxruntime-gpu==$version" nvidia-cudnn-cu12 nvidia-cublas-cu12 nvidia-cuda-runtime-cu12 nvidia-cufft-cu12 \
+		nvidia-curand-cu12 nvidia-cuda-nvrtc-cu12 nvidia-nvjitlink-cu12
+	for wheel in "$gpu"/wheels/*.whl; do
+		python3 -m zipfile -e "$wheel" "$gpu/site"
+	done
+	rm -rf "$gpu/wheels"
+	touch "$gpu/ready"
+fi
+[ "$only" = --get ] && exit 0
+command -v nvidia-smi >/dev/null || { echo "gpu-check: no NVIDIA GPU here (nvidia-smi is missing)" >&2; exit 78; }
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+SELA_ONNXRUNTIME=$(echo "$gpu"/site/onnxruntime/capi/libonnxruntime.so.*)
+LD_LIBRARY_PATH=$(find "$gpu/site/nvidia" -maxdepth 2 -name lib -printf '%p:')${LD_LIBRARY_PATH:-}
+export SELA_ONNXRUNTIME LD_LIBRARY_PATH SELA_GPU=1
+
+make build
+"$build/sela" doctor || true # says what is there; TensorRT need not be
+go test -run GPU -bench GPU -benchtime 2s -v ./stages/extract
+
+dir=$build/gpu-check
+rm -rf "$dir" && mkdir -p "$dir"
+"$build/demo" images --out "$dir"
+"$build/sela" model new --arch resnet-s --size 32 --heads 4 --clusters 26 --seed 1 --calibrate "$dir/images" --out "$dir/model.onnx" >/dev/null
+for provider in cpu cuda; do
+	sed -e "s#bucket: work#bucket: $provider/work#; s#bucket: labels#bucket: $provider/labels#" jobs/demo/job.yaml >"$dir/$provider.yaml"
+	[ $provider = cpu ] || echo 'runtime: {providers: [cuda, cpu]}' >>"$dir/$provider.yaml"
+	"$build/sela" run "$dir/$provider.yaml" --run-id gpu-check >"$dir/$provider.json"
+	"$build/sela" verify "$dir/$provider.yaml" >/dev/null
+	"$build/demo" report --labels "$dir/$provider/labels" --truth "$dir/truth/truth.csv"
+done
+"$build/demo" compare --labels "$dir/cpu/labels" --other "$dir/cuda/labels"

@@ -1,0 +1,40 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sela/pipeline/bucket"
+)
+
+// Read opens a run to look at: its records can be read, but it has no local
+// disk to fetch objects to or to do tasks on.
+func Read(ctx context.Context, work *bucket.Bucket, id string) (*Run, error) {
+	record, err := readRecord(ctx, work, id)
+	if errors.Is(err, bucket.ErrNotFound) {
+		return nil, BadConfig(fmt.Errorf("run %s does not exist in %s", id, work.URL()))
+	}
+	if err != nil {
+		return nil, err
+	}
+	run := &Run{Record: record, Work: work, observer: ObserverFunc(func(Event) {})}
+	run.Finished, err = exists(ctx, work, run.Path("_SUCCESS"))
+	return run, err
+}
+
+// Membership is a live process of the run that holds a job's lease.
+type Membership struct {
+	Run    string `json:"run"`
+	Holder Holder `json:"holder"`
+}
+
+// LeaseHolder returns who holds the job's lease, or nil.
+func LeaseHolder(ctx context.Context, work *bucket.Bucket, job string) (*Membership, error) {
+	l := &Lease{work: work, job: job, self: member{Holder: Self()}}
+	c, err := l.census(ctx)
+	if err != nil || len(c.live) == 0 {
+		return nil, wrap(err, "lease of job %s", job)
+	}
+	return &Membership{c.live[0].Run, c.live[0].Holder}, nil
+}

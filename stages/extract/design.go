@@ -1,0 +1,166 @@
+package extract
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sela/pipeline"
+	"sela/stages/internal/imageio"
+	"sela/stages/internal/onnx"
+)
+
+// Design is how a job's model is to be fed and read, as far as the files tell:
+// no runtime is needed to know it.
+type Design struct {
+	Model    *onnx.Model
+	Input    string
+	Spec     imageio.Spec // what turns an encoded image into the input
+	Batch    int          // images per run
+	Outputs  []string     // the model's own, that are heads
+	Kind     onnx.OutputKind
+	Features string // tensor to write beside the heads, or empty
+}
+
+// defaultBatch is used for a model whose batch dimension is free.
+const defaultBatch = 64
+
+// NewDesign reconciles the job with its model. A contradiction is an error of
+// class Config that says which field to change.
+func NewDesign(job *pipeline.Job, model *onnx.Model) (*Design, error) {
+	d := &Design{Model: model, Kind: onnx.OutputKind(job.Model.Kind), Features: job.Model.Features}
+	err := d.chooseInput(job)
+	if err == nil {
+		err = d.chooseOutputs(job)
+	}
+	if err != nil {
+		return nil, pipeline.BadConfig(fmt.Errorf("model %s: %w", job.Model.Path, err))
+	}
+	return d, nil
+}
+
+func (d *Design) chooseInput(job *pipeline.Job) error {
+	inputs := d.Model.Inputs()
+	at := slices.IndexFunc(inputs, func(v onnx.Value) bool { return v.Name == job.Model.Input })
+	switch {
+	case job.Model.Input == "" && len(inputs) == 1:
+		at = 0
+	case job.Model.Input == "":
+		return fmt.Errorf("has %d inputs (%s): name the images' with model.input", len(inputs), values(inputs))
+	case at < 0:
+		return fmt.Errorf("model.input: no input %q; it has %s", job.Model.Input, values(inputs))
+	}
+	in := inputs[at]
+	d.Input = in.Name
+	if len(in.Shape) != 4 {
+		return fmt.Errorf("input %s: images need four dimensions", in)
+	}
+	channels, height, width, err := axes(in, job.Preprocess.Layout)
+	if err != nil {
+		return err
+	}
+	d.Spec = imageSpec(job.Preprocess)
+	d.Spec.Layout = imageio.NCHW
+	if channels == 3 {
+		d.Spec.Layout = imageio.NHWC
+	}
+	switch in.DType {
+	case onnx.Float32:
+		d.Spec.DType = imageio.Float32
+	case onnx.Float16:
+		d.Spec.DType = imageio.Float16
+	case onnx.Uint8:
+		// Such a model normalises by itself.
+		d.Spec.DType, d.Spec.Mean, d.Spec.Std = imageio.Uint8, [3]float32{}, [3]float32{}
+	default:
+		return fmt.Errorf("input %s: images can be float32, float16 or uint8", in)
+	}
+	if err := d.Spec.Validate(); err != nil {
+		return err
+	}
+	size := d.Spec.Size()
+	for _, side := range []struct {
+		name       string
+		got, wants int64
+	}{{"height", int64(size.Height), in.Shape[height].Size}, {"width", int64(size.Width), in.Shape[width].Size}} {
+		if side.wants != 0 && side.wants != side.got {
+			return fmt.Errorf("input %s takes images of %s %d, preprocess makes %d: set preprocess.resize and preprocess.crop", in, side.name, side.wants, side.got)
+		}
+	}
+	d.Batch = job.Runtime.Batch
+	switch fixed := int(in.Shape[0].Size); {
+	case fixed != 0 && d.Batch != 0 && d.Batch != fixed:
+		return fmt.Errorf("input %s has a fixed batch of %d: set runtime.batch to it, or to 0", in, fixed)
+	case fixed != 0:
+		d.Batch = fixed
+	case d.Batch == 0:
+		d.Batch = defaultBatch
+	}
+	return nil
+}
+
+// axes finds the dimensions of an image input.
+func axes(in onnx.Value, layout string) (channels, height, width int, err error) {
+	first, last := in.Shape[1].Size, in.Shape[3].Size
+	switch {
+	case layout == "nchw", layout == "auto" && first == 3 && last != 3:
+		channels, height, width = 1, 2, 3
+	case layout == "nhwc", layout == "auto" && last == 3 && first != 3:
+		channels, height, width = 3, 1, 2
+	default:
+		return 0, 0, 0, fmt.Errorf("input %s does not tell where its channels are: set preprocess.layout to nchw or nhwc", in)
+	}
+	if c := in.Shape[channels].Size; c != 0 && c != 3 {
+		return 0, 0, 0, fmt.Errorf("input %s has %d channels in layout %s; images have 3", in, c, layout)
+	}
+	return channels, height, width, nil
+}
+
+func (d *Design) chooseOutputs(job *pipeline.Job) error {
+	d.Outputs = job.Model.Outputs
+	if len(d.Outputs) > 0 {
+		return nil
+	}
+	info, err := onnx.Inspect(d.Model)
+	if err != nil {
+		return err
+	}
+	for _, o := range info.Outputs {
+		if o.Name != d.Features {
+			d.Outputs = append(d.Outputs, o.Name)
+		}
+	}
+	if len(d.Outputs) == 0 {
+		return fmt.Errorf("has no outputs but model.features (%s)", d.Features)
+	}
+	return nil
+}
+
+// imageSpec translates the job's words into imageio's.
+func imageSpec(p pipeline.Preprocess) imageio.Spec {
+	s := imageio.Spec{Filter: imageio.Filter(p.Filter), Limits: imageio.Limits{MaxBytes: int64(p.MaxBytes), MaxPixels: p.MaxPixels}}
+	switch len(p.Resize) {
+	case 1:
+		s.Resize.Shorter = p.Resize[0]
+	case 2:
+		s.Resize.Exact = imageio.Size{Height: p.Resize[0], Width: p.Resize[1]}
+	}
+	switch len(p.Crop) {
+	case 1:
+		s.Crop = imageio.Size{Height: p.Crop[0], Width: p.Crop[0]}
+	case 2:
+		s.Crop = imageio.Size{Height: p.Crop[0], Width: p.Crop[1]}
+	}
+	for c := range 3 {
+		s.Mean[c], s.Std[c] = float32(p.Mean[c]), float32(p.Std[c])
+	}
+	return s
+}
+
+func values(list []onnx.Value) string {
+	all := make([]string, len(list))
+	for i, v := range list {
+		all[i] = v.String()
+	}
+	return strings.Join(all, "; ")
+}

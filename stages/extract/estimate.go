@@ -1,0 +1,48 @@
+package extract
+
+import (
+	"sela/pipeline"
+	"sela/stages/internal/imageio"
+)
+
+// Estimate is what extracting so many images will take.
+type Estimate struct {
+	Shards       int64 `json:"shards"`
+	HeadBytes    int64 `json:"logprob_bytes_per_head"` // on disk, of the largest head
+	TotalBytes   int64 `json:"bytes"`                  // of all heads, features and samples
+	ScratchBytes int64 `json:"scratch_bytes"`          // of one task, on the local disk
+	MemoryBytes  int64 `json:"memory_bytes"`           // buffers of this program; the runtime's own come on top
+}
+
+// NewEstimate predicts sizes from the shapes alone.
+func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
+	shard := job.Extract.ShardRows
+	e := Estimate{Shards: (images + shard - 1) / shard}
+	var values, blocks int64
+	for _, h := range c.Heads {
+		k := int64(h.Clusters)
+		values += k
+		e.HeadBytes = max(e.HeadBytes, images*(4*k+8))
+		// A row group being gathered and the same being encoded, for the head
+		// and for its sample.
+		blocks += 4 * 4 * k * int64(blockRows(h.Clusters, len(c.Heads), shard))
+	}
+	row := 4*values + 8*int64(len(c.Heads)) + 32
+	if c.FeatureDim > 0 {
+		row += 4*int64(c.FeatureDim) + 8
+	}
+	sample := min(images/4, sampleRows*values/int64(len(c.Heads))) * 4 * values
+	e.TotalBytes = images*row + sample
+	e.ScratchBytes = min(images, shard)*(row+values) + 1<<20
+	element := int64(4)
+	switch c.Spec.DType {
+	case imageio.Float16:
+		element = 2
+	case imageio.Uint8:
+		element = 1
+	}
+	slot := int64(c.Batch) * (int64(c.Spec.Len())*element + row)
+	threads := int64(orCores(job.Runtime.Threads))
+	e.MemoryBytes = (2*threads+2)*slot + blocks + 2*int64(job.Extract.ReadAhead) + shard*256 + 64<<20
+	return e
+}

@@ -1,0 +1,211 @@
+package label
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/schemas"
+)
+
+// Published is a label set in a labels bucket. It is immutable.
+type Published struct {
+	Manifest *pipeline.Manifest
+	bucket   *bucket.Bucket
+	prefix   string
+}
+
+// OpenPublished reads the manifest of a published run. A run that is not there,
+// or not complete, is an error of class [pipeline.Config].
+func OpenPublished(ctx context.Context, labels *bucket.Bucket, run string) (*Published, error) {
+	prefix := "runs/" + run + "/"
+	_, err := labels.Stat(ctx, prefix+"_SUCCESS")
+	var raw []byte
+	if err == nil {
+		raw, err = labels.Get(ctx, prefix+"_manifest.json")
+	}
+	if errors.Is(err, bucket.ErrNotFound) {
+		return nil, pipeline.BadConfig(fmt.Errorf("run %s is not published in %s", run, labels.URL()))
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := pipeline.ParseManifest(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s_manifest.json: %w", labels.URL(), prefix, err)
+	}
+	return &Published{Manifest: m, bucket: labels, prefix: prefix}, nil
+}
+
+// files returns the label files of a head, in row order.
+func (p *Published) files(head int) []pipeline.Output {
+	prefix := fmt.Sprintf("labels/head=%d/", head)
+	var files []pipeline.Output
+	for _, f := range p.Manifest.Files {
+		if strings.HasPrefix(f.Name, prefix) {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// labels prepares a walk over a head's labels. A head that the earlier run did
+// not have has none.
+func (p *Published) labels(ctx context.Context, run *pipeline.Run, head int) *previousLabels {
+	files := p.files(head)
+	read := func(i int, fn func(*schemas.Label) error) error { return p.read(ctx, run, files[i], fn) }
+	return newPreviousLabels(len(files), read)
+}
+
+var errStopped = errors.New("stopped")
+
+// read calls fn for the rows of a file. errStopped of fn ends it and is
+// returned.
+func (p *Published) read(ctx context.Context, run *pipeline.Run, f pipeline.Output, fn func(*schemas.Label) error) error {
+	local, release, err := run.FetchFrom(ctx, p.bucket, p.prefix+f.Path, f)
+	if err == nil {
+		defer release()
+		if err = schemas.ReadLabels(local, fn); errors.Is(err, errStopped) {
+			return err
+		}
+		err = pipeline.BadData(err)
+	}
+	if err != nil {
+		return fmt.Errorf("previous labels %s/%s%s: %w", p.bucket.URL(), p.prefix, f.Path, err)
+	}
+	return nil
+}
+
+// previousLabels joins an earlier run's labels to images: a merge, since both
+// are ordered by key. Within a key the members of a tar may have moved, so the
+// rows of one key, and no more, are held in memory.
+type previousLabels struct {
+	files int
+	read  func(file int, fn func(*schemas.Label) error) error
+
+	// The current key is the first one that is not below the key last asked
+	// for; nil is the end.
+	current *keyLabels
+	next    func() (*keyLabels, error, bool)
+	stop    func()
+}
+
+func newPreviousLabels(files int, read func(int, func(*schemas.Label) error) error) *previousLabels {
+	return &previousLabels{files: files, read: read, current: &keyLabels{}, stop: func() {}}
+}
+
+// of returns the earlier label of an image. Keys must be asked for in ascending
+// order.
+func (p *previousLabels) of(key, member string) (label int32, ok bool, err error) {
+	for p.current != nil && p.current.key < key {
+		if p.next == nil {
+			p.next, p.stop = iter.Pull2(p.keys(key))
+		}
+		if p.current, err, _ = p.next(); err != nil {
+			return 0, false, err
+		}
+	}
+	if p.current == nil || p.current.key != key {
+		return 0, false, nil
+	}
+	label, ok = p.current.of(member)
+	return label, ok, nil
+}
+
+// close ends the walk, which gives the file that is open back.
+func (p *previousLabels) close() { p.stop() }
+
+// keys yields the labels of one key after the other, in memory that is used
+// again for the next, or one error. It begins with the file that may be the
+// first to have key.
+func (p *previousLabels) keys(key string) iter.Seq2[*keyLabels, error] {
+	return func(yield func(*keyLabels, error) bool) {
+		first, err := p.find(key)
+		k := &keyLabels{}
+		for file := first; file < p.files && err == nil; file++ {
+			err = p.read(file, func(l *schemas.Label) error {
+				if l.Key < k.key {
+					return pipeline.BadData(fmt.Errorf("row %d: key %q after %q: not ordered by key", l.Row, l.Key, k.key))
+				}
+				if l.Key != k.key {
+					if len(k.labels) > 0 && !yield(k, nil) {
+						return errStopped
+					}
+					k.begin(l.Key)
+				}
+				k.add(l.Member, l.Label)
+				return nil
+			})
+		}
+		switch {
+		case errors.Is(err, errStopped):
+		case err != nil:
+			yield(nil, err)
+		case len(k.labels) > 0:
+			yield(k, nil)
+		}
+	}
+}
+
+// find returns the last file whose first key is below key, or 0: the files
+// before it have only smaller keys.
+func (p *previousLabels) find(key string) (int, error) {
+	low, high := 0, p.files
+	for high-low > 1 {
+		middle := (low + high) / 2
+		below := false
+		err := p.read(middle, func(l *schemas.Label) error {
+			below = l.Key < key
+			return errStopped
+		})
+		if err != nil && !errors.Is(err, errStopped) {
+			return 0, err
+		}
+		if below {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// keyLabels are the labels of one key: of a loose image, or of the members of a
+// tar in the order of their rows.
+type keyLabels struct {
+	key     string
+	members []string
+	labels  []int32
+	next    int            // the member to be asked for next, if the tar is as it was
+	index   map[string]int // of members; nil until they are asked for in another order
+}
+
+func (k *keyLabels) begin(key string) {
+	clear(k.members) // what a large tar leaves behind is not to be kept
+	*k = keyLabels{key: key, members: k.members[:0], labels: k.labels[:0]}
+}
+
+func (k *keyLabels) add(member string, label int32) {
+	k.members, k.labels = append(k.members, member), append(k.labels, label)
+}
+
+func (k *keyLabels) of(member string) (label int32, ok bool) {
+	at := k.next
+	if at >= len(k.members) || k.members[at] != member {
+		if k.index == nil {
+			k.index = make(map[string]int, len(k.members))
+			for i, m := range k.members {
+				k.index[m] = i
+			}
+		}
+		if at, ok = k.index[member]; !ok {
+			return 0, false
+		}
+	}
+	k.next = at + 1
+	return k.labels[at], true
+}

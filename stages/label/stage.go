@@ -1,0 +1,180 @@
+// Package label writes the label tables: one row per usable image and head, in
+// row order, in files cut at fixed row numbers. The tables are what downstream
+// teams read; their contract is [schemas.Label].
+package label
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/schemas"
+	"sela/sinkhorn"
+	"sela/stages/extract"
+	"sela/stages/solve"
+)
+
+// Name is the stage's name.
+const Name = "label"
+
+// Stage writes one part of one head per task. Tasks are independent and may run
+// at the same time.
+type Stage struct {
+	// Labels is where the run's parent, whose labels become prev_label, was
+	// published.
+	Labels *bucket.Bucket
+
+	shards    *extract.Shards
+	solutions []solve.Solution
+	previous  *Published
+}
+
+// Name implements [pipeline.Stage].
+func (s *Stage) Name() string { return Name }
+
+// Plan implements [pipeline.Stage].
+func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, error) {
+	var err error
+	if s.shards, err = extract.OpenShards(ctx, run); err != nil {
+		return nil, err
+	}
+	if s.solutions, err = solve.Solutions(ctx, run, s.shards); err != nil {
+		return nil, err
+	}
+	if run.Parent != "" {
+		if s.previous, err = OpenPublished(ctx, s.Labels, run.Parent); err != nil {
+			return nil, fmt.Errorf("label.previous: %w", err)
+		}
+	}
+	return tasks(run.Job, s.shards, s.solutions)
+}
+
+func tasks(job *pipeline.Job, shards *extract.Shards, solutions []solve.Solution) ([]pipeline.Task, error) {
+	rows := shards.Listing.Images
+	parts := int((rows + job.Label.PartRows - 1) / job.Label.PartRows)
+	var all []pipeline.Task
+	for h, solution := range solutions {
+		files, err := shards.LogProbs(h)
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.New()
+		fmt.Fprintln(sum, solution.Potentials.SHA256)
+		for _, f := range files {
+			fmt.Fprintln(sum, f.SHA256)
+		}
+		for p := range parts {
+			from, to := partRange(job, rows, p)
+			all = append(all, pipeline.Task{ID: fmt.Sprintf("head-%d-part-%05d", h, p), Index: len(all),
+				Inputs: hex.EncodeToString(sum.Sum(nil)), Rows: to - from, Scratch: 1<<20 + 512*(to-from)})
+		}
+	}
+	return all, nil
+}
+
+func partRange(job *pipeline.Job, rows int64, part int) (from, to int64) {
+	from = int64(part) * job.Label.PartRows
+	return from, min(from+job.Label.PartRows, rows)
+}
+
+// PartName is the logical name of a label file, in hive layout.
+func PartName(head, part int) string {
+	return fmt.Sprintf("labels/head=%d/part-%05d.parquet", head, part)
+}
+
+// Do implements [pipeline.Stage].
+func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) error {
+	job := a.Run.Job
+	rows := s.shards.Listing.Images
+	parts := int((rows + job.Label.PartRows - 1) / job.Label.PartRows)
+	head, part := t.Index/parts, t.Index%parts
+	from, to := partRange(job, rows, part)
+
+	labeller, err := s.labeller(ctx, a.Run, head)
+	if err != nil {
+		return err
+	}
+	defer labeller.close()
+	path := filepath.Join(a.Dir, "labels.parquet")
+	w, err := schemas.CreateLabels(path, schemas.LabelsMeta{Head: head, Clusters: len(labeller.v), TopK: job.Label.TopK > 0, KV: s.metadata(a.Run, head)})
+	if err != nil {
+		return err
+	}
+	written, err := labeller.write(ctx, a, w, from, to)
+	if err != nil || written == 0 {
+		_ = w.Abort() // its folder is removed with the attempt
+		return err
+	}
+	stats, err := w.Commit()
+	if err != nil {
+		return fmt.Errorf("%s: %w", PartName(head, part), err)
+	}
+	a.Count("labels", written)
+	return a.Upload(ctx, path, PartName(head, part), stats)
+}
+
+func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head int) (*labeller, error) {
+	file := s.solutions[head].Potentials
+	local, release, err := run.Fetch(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	v, _, err := schemas.ReadPotentials(local)
+	if err != nil {
+		return nil, pipeline.BadData(fmt.Errorf("%s: %w", file.Name, err))
+	}
+	l := &labeller{listing: s.shards.Listing, lambda: run.Job.Solve.Lambda, v: v,
+		assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows), top: make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))}
+	if l.source, err = solve.OpenSource(run, s.shards, head); err != nil {
+		return nil, err
+	}
+	if l.digests, err = solve.OpenSource(run, s.shards, 0); err != nil {
+		l.close()
+		return nil, err
+	}
+	if s.previous != nil {
+		if l.previous, err = s.previous.labels(ctx, run, head); err != nil {
+			l.close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// metadata describes what made the labels. Nothing here varies between runs
+// that make the same labels.
+func (s *Stage) metadata(run *pipeline.Run, head int) map[string]string {
+	c := s.solutions[head].Certificate
+	p := run.Provenance
+	return map[string]string{
+		"labeller": run.Job.Solve.Method, "lambda": number(c.Lambda), "tolerance": number(run.Job.Solve.Tolerance),
+		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor,
+		"listing": s.shards.Listing.Digest, "code": p.Code, "head_output": s.shards.Heads[head].Name,
+		"marginal_error_l1": number(c.MarginalL1),
+	}
+}
+
+func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+
+// Files returns the label files of a complete label stage, by head and part.
+func Files(ctx context.Context, run *pipeline.Run, shards *extract.Shards, solutions []solve.Solution) ([]pipeline.Output, error) {
+	all, err := tasks(run.Job, shards, solutions)
+	if err != nil {
+		return nil, err
+	}
+	commits, err := run.Commits(ctx, Name, all)
+	if err != nil {
+		return nil, err
+	}
+	var files []pipeline.Output
+	for _, c := range commits {
+		files = append(files, c.Outputs...)
+	}
+	return files, nil
+}

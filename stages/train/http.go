@@ -1,0 +1,117 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"sela/pipeline"
+)
+
+// HTTP posts each published manifest to a URL, with the manifest's digest as
+// Idempotency-Key and the published folder as X-Sela-Labels. A 2xx answer
+// acknowledges it, as does 409, by which a receiver says that it knows the key
+// already. 408, 425, 429 and 5xx may be tried again; the pause that a
+// Retry-After asks for is kept.
+type HTTP struct {
+	URL    string
+	Token  string // bearer token, or empty; never logged
+	Client *http.Client
+	Limit  time.Duration // of one request; 0 is none
+}
+
+// maxPause bounds what a Retry-After can ask for.
+const maxPause = 5 * time.Minute
+
+// Fire implements [Trigger].
+func (h HTTP) Fire(ctx context.Context, e Event) (*Outcome, error) {
+	rctx := ctx
+	if h.Limit > 0 {
+		var cancel context.CancelFunc
+		rctx, cancel = context.WithTimeout(ctx, h.Limit)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(rctx, http.MethodPost, h.URL, bytes.NewReader(e.Manifest))
+	if err != nil {
+		return nil, pipeline.BadConfig(fmt.Errorf("train.url: %w", err))
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", e.Digest)
+	req.Header.Set("X-Sela-Run", e.Run)
+	req.Header.Set("X-Sela-Labels", e.Labels)
+	if h.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+h.Token)
+	}
+	client := *h.Client
+	client.CheckRedirect = keepPost
+	resp, err := client.Do(req)
+	where := req.URL.Scheme + "://" + req.URL.Host + req.URL.Path // a query may hold a secret
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("train: %w", ctx.Err())
+		}
+		var detail *url.Error
+		if errors.As(err, &detail) {
+			err = detail.Err
+		}
+		return nil, pipeline.Retryable(fmt.Errorf("train: POST %s: %w: the labels stay published", where, err))
+	}
+	defer resp.Body.Close()
+	said := fmt.Sprintf("%s answered %s", where, resp.Status)
+	switch code := resp.StatusCode; {
+	case code >= 200 && code < 300 || code == http.StatusConflict:
+		return &Outcome{Type: "http", Detail: said}, nil
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+		pause(ctx, retryAfter(resp.Header.Get("Retry-After"), time.Now()))
+		return nil, pipeline.Retryable(fmt.Errorf("train: %s: %s: the labels stay published", said, h.quote(resp.Body)))
+	default:
+		return nil, pipeline.BadConfig(fmt.Errorf("train: %s: %s: the labels stay published; mend train.url and run the same command again", said, h.quote(resp.Body)))
+	}
+}
+
+// keepPost refuses to follow a redirect that would turn the POST into a GET: its
+// target would acknowledge what it never got.
+func keepPost(req *http.Request, via []*http.Request) error {
+	if req.Method != http.MethodPost || len(via) >= 10 {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// quote returns the beginning of an answer, without the token in case the
+// receiver repeats it.
+func (h HTTP) quote(body io.Reader) string {
+	text, _ := io.ReadAll(io.LimitReader(body, 8<<10)) // half an answer is better than none
+	said := string(text)
+	if h.Token != "" {
+		said = strings.ReplaceAll(said, h.Token, "REDACTED")
+	}
+	return strings.TrimSpace(said[:min(len(said), 512)])
+}
+
+// retryAfter returns how long a Retry-After header asks to wait, in seconds or
+// as a date; at most maxPause.
+func retryAfter(header string, now time.Time) time.Duration {
+	var wait time.Duration
+	if s, err := strconv.ParseFloat(header, 64); err == nil {
+		wait = time.Duration(min(s, maxPause.Seconds()) * float64(time.Second))
+	} else if t, err := http.ParseTime(header); err == nil {
+		wait = t.Sub(now)
+	}
+	return min(max(wait, 0), maxPause)
+}
+
+// pause waits unless ctx ends.
+func pause(ctx context.Context, wait time.Duration) {
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+}

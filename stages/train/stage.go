@@ -1,0 +1,134 @@
+// Package train triggers what comes after a published label set. It is a small
+// interface with the built-in ways behind it; a trigger fires at least once for
+// a manifest, with the manifest's digest as a stable idempotency key, and never
+// again once its success is recorded.
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"sela/pipeline"
+	"sela/pipeline/bucket"
+	"sela/schemas"
+	"sela/stages/publish"
+)
+
+// Name is the stage's name.
+const Name = "train"
+
+// Trigger starts the next training for a label set and returns what came of it.
+// Fire may be called again for the same event after a failure, or after a
+// success that could not be recorded.
+type Trigger interface {
+	Fire(ctx context.Context, e Event) (*Outcome, error)
+}
+
+// Event is what a trigger is told.
+type Event struct {
+	Run      string // id of the run
+	Labels   string // URL of the published folder
+	Model    string // the model that made the labels, as the job names it
+	Digest   string // of the manifest: the idempotency key
+	Manifest []byte // the published manifest, JSON
+	Dir      string // local folder that is removed when the attempt ends
+}
+
+// Outcome is what a trigger did, as the commit records it.
+type Outcome struct {
+	Type   string `json:"type"`
+	Detail string `json:"detail,omitempty"`
+	// Model is the local file of the trained model, if the trigger waited for
+	// one; the stage uploads it to the run's folder as [ModelName].
+	Model string `json:"-"`
+}
+
+// ModelName is the logical name of the model that a trigger trained.
+const ModelName = "model/trained.onnx"
+
+// None is the trigger of a job whose labels are fetched by others.
+type None struct{}
+
+// Fire implements [Trigger] by doing nothing.
+func (None) Fire(context.Context, Event) (*Outcome, error) { return &Outcome{Type: "none"}, nil }
+
+// Stage fires the job's trigger in one task.
+type Stage struct {
+	Labels  *bucket.Bucket
+	Trigger Trigger
+
+	published *publish.Result
+}
+
+// Name implements [pipeline.Stage].
+func (s *Stage) Name() string { return Name }
+
+// Plan implements [pipeline.Stage].
+func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, error) {
+	published, err := publish.Open(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	s.published = published
+	return []pipeline.Task{{ID: "trigger", Inputs: published.Digest}}, nil
+}
+
+// Do implements [pipeline.Stage].
+func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) error {
+	manifest, err := s.Labels.Get(ctx, s.published.Manifest)
+	if err != nil {
+		return fmt.Errorf("read the published manifest: %w", err)
+	}
+	if sum := sha256.Sum256(manifest); hex.EncodeToString(sum[:]) != s.published.SHA256 {
+		return pipeline.BadData(fmt.Errorf("published manifest of run %s has sha256 %x, its commit says %s: verify the data set", a.Run.Run, sum[:6], s.published.SHA256))
+	}
+	outcome, err := s.Trigger.Fire(ctx, Event{Run: a.Run.Run, Labels: s.published.Folder, Model: a.Run.Job.Model.Path,
+		Digest: s.published.Digest, Manifest: manifest, Dir: a.Dir})
+	if err != nil {
+		return err
+	}
+	if outcome.Model != "" {
+		stats, err := digestFile(outcome.Model)
+		if err != nil {
+			return fmt.Errorf("trained model: %w", err)
+		}
+		if err := a.Upload(ctx, outcome.Model, ModelName, stats); err != nil {
+			return err
+		}
+	}
+	return a.Result(outcome)
+}
+
+func digestFile(path string) (schemas.FileStats, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return schemas.FileStats{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return schemas.FileStats{Bytes: n, SHA256: hex.EncodeToString(h.Sum(nil))}, err
+}
+
+// Open reads the recorded outcome of a run's trigger.
+func Open(ctx context.Context, run *pipeline.Run) (*Outcome, error) {
+	s := &Stage{}
+	tasks, err := s.Plan(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	commits, err := run.Commits(ctx, Name, tasks)
+	if err != nil {
+		return nil, err
+	}
+	var o Outcome
+	if err := json.Unmarshal(commits[0].Result, &o); err != nil {
+		return nil, pipeline.BadData(fmt.Errorf("commit of stage train is damaged: %w", err))
+	}
+	return &o, nil
+}
