@@ -18,16 +18,19 @@ import (
 
 // labels are the labels of one head, one entry per image in row order.
 type labels struct {
-	head    int
-	names   []name
-	label   []int32
-	sure    []float32 // probability of the label, of the model's own where it has none
-	largest int32     // the largest label
+	head  int
+	names []name
+	label []int32
+	sure  []float32 // probability of the label, of the model's own where it has none
+	proof certificate
 }
 
-// clusters is the number of clusters: equal shares leave no cluster empty, so
-// the largest label tells.
-func (l *labels) clusters() int { return int(l.largest) + 1 }
+// certificate is what the solver proved of a head's potentials.
+type certificate struct {
+	Clusters   int     `json:"clusters"`
+	Passes     int     `json:"passes"`
+	MarginalL1 float64 `json:"marginal_l1"`
+}
 
 // readPublished reads the label tables of the run that LATEST names in a
 // labels bucket's folder, in the order of the heads. Each file is checked
@@ -71,6 +74,13 @@ func readPublished(folder string) (run string, heads []*labels, err error) {
 				return "", nil, err
 			}
 		}
+		potentials, ok := manifest.File(fmt.Sprintf("potentials/head-%d.parquet", head))
+		if !ok {
+			return "", nil, pipeline.BadData(fmt.Errorf("run %s in %s has no potentials of head %d", latest.Run, folder, head))
+		}
+		if err := l.readProof(filepath.Join(filepath.Dir(file), filepath.FromSlash(potentials.Path)), potentials.SHA256); err != nil {
+			return "", nil, err
+		}
 		heads = append(heads, l)
 	}
 	sort.Slice(heads, func(i, j int) bool { return heads[i].head < heads[j].head })
@@ -103,11 +113,24 @@ func (l *labels) append(file, sha string) error {
 		l.names = append(l.names, name{row.Key, row.Member})
 		l.label = append(l.label, row.Label)
 		l.sure = append(l.sure, sure)
-		l.largest = max(l.largest, row.Label)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read labels of head %d: %w", l.head, err)
+	}
+	return nil
+}
+
+func (l *labels) readProof(file, sha string) error {
+	if err := verify(file, sha); err != nil {
+		return err
+	}
+	_, meta, err := schemas.ReadPotentials(file)
+	if err == nil {
+		err = json.Unmarshal([]byte(meta["certificate"]), &l.proof)
+	}
+	if err != nil {
+		return pipeline.BadData(fmt.Errorf("read potentials of head %d: %w", l.head, err))
 	}
 	return nil
 }

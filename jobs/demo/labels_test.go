@@ -32,7 +32,7 @@ func publishLabels(t *testing.T, folder string, heads []*labels) {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			w, err := schemas.CreateLabels(file, schemas.LabelsMeta{Head: l.head, Clusters: l.clusters()})
+			w, err := schemas.CreateLabels(file, schemas.LabelsMeta{Head: l.head, Clusters: l.proof.Clusters})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,6 +55,19 @@ func publishLabels(t *testing.T, folder string, heads []*labels) {
 			}
 			files = append(files, pipeline.Output{Name: object, Path: object, FileStats: stats})
 		}
+		object := fmt.Sprintf("potentials/head-%d.parquet", l.head)
+		if err := os.MkdirAll(filepath.Join(base, "potentials"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		proof, err := json.Marshal(l.proof)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats, err := schemas.WritePotentials(filepath.Join(base, object), make([]float64, l.proof.Clusters), map[string]string{"certificate": string(proof)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, pipeline.Output{Name: object, Path: object, FileStats: stats})
 	}
 	manifest, err := pipeline.NewManifest(&pipeline.Record{Run: "r1", Job: &pipeline.Job{Name: "demo"}}, "listing", files).Encode()
 	if err != nil {
@@ -89,8 +102,9 @@ func fromTruth(t *testing.T, dir string, head int) *labels {
 	for i, n := range l.names {
 		l.label = append(l.label, truth[n])
 		l.sure = append(l.sure, 1/float32(i+1))
-		l.largest = max(l.largest, truth[n])
+		l.proof.Clusters = max(l.proof.Clusters, int(truth[n])+1)
 	}
+	l.proof.Passes = 12
 	return l
 }
 
@@ -108,7 +122,7 @@ func TestReadPublished(t *testing.T) {
 	}
 	for i, l := range got {
 		w := want[i]
-		if l.head != w.head || !slices.Equal(l.names, w.names) || !slices.Equal(l.label, w.label) || !slices.Equal(l.sure, w.sure) || l.clusters() != w.clusters() {
+		if l.head != w.head || !slices.Equal(l.names, w.names) || !slices.Equal(l.label, w.label) || !slices.Equal(l.sure, w.sure) || l.proof != w.proof {
 			t.Errorf("head %d differs from what was published", w.head)
 		}
 	}
@@ -133,7 +147,7 @@ func TestDamagedPartIsRefused(t *testing.T) {
 }
 
 func TestMostProbable(t *testing.T) {
-	l := &labels{largest: 4}
+	l := &labels{proof: certificate{Clusters: 5}}
 	for i, row := range []struct {
 		label int32
 		sure  float32

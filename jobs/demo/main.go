@@ -4,7 +4,9 @@
 //
 //	demo images --out DIR     draw the images (DIR/images) and the truth (DIR/truth)
 //	demo report --labels DIR --truth FILE
-//	                          the clusters of each head of the published run
+//	                          agreement of each head of the published run with the truth
+//	demo compare --labels DIR --other DIR
+//	                          labels in which two runs differ
 //	demo mosaic --labels DIR --images DIR --out FILE
 //	                          a picture of what some clusters hold
 package main
@@ -38,7 +40,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return pipeline.BadUsage(err) })
-	root.AddCommand(imagesCommand(), reportCommand(), mosaicCommand())
+	root.AddCommand(imagesCommand(), reportCommand(), compareCommand(), mosaicCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(pipeline.ExitCode(err, 0))
@@ -80,10 +82,10 @@ func imagesCommand() *cobra.Command {
 }
 
 func reportCommand() *cobra.Command {
-	var published, truthPath string
+	var published, truthPath, result string
 	cmd := &cobra.Command{
 		Use:   "report --labels DIR --truth FILE",
-		Short: "Print the clusters of each head of the published run",
+		Short: "Print the agreement of each head of the published run with the truth",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if published == "" || truthPath == "" {
@@ -97,11 +99,41 @@ func reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeReport(cmd.OutOrStdout(), run, heads, truth)
+			if err := writeReport(cmd.OutOrStdout(), run, heads, truth); err != nil || result == "" {
+				return err
+			}
+			return writeRate(cmd.OutOrStdout(), result)
 		},
 	}
 	cmd.Flags().StringVar(&published, "labels", "", "folder of the labels bucket")
 	cmd.Flags().StringVar(&truthPath, "truth", "", "the truth that `demo images` wrote")
+	cmd.Flags().StringVar(&result, "result", "", "what `sela run` printed, to tell its rate")
+	return cmd
+}
+
+func compareCommand() *cobra.Command {
+	var one, two string
+	cmd := &cobra.Command{
+		Use:   "compare --labels DIR --other DIR",
+		Short: "Count the images that two published runs label differently",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if one == "" || two == "" {
+				return pipeline.BadUsage(errors.New("compare needs --labels and --other"))
+			}
+			_, mine, err := readPublished(one)
+			if err != nil {
+				return err
+			}
+			_, theirs, err := readPublished(two)
+			if err != nil {
+				return err
+			}
+			return differences(cmd.OutOrStdout(), mine, theirs)
+		},
+	}
+	cmd.Flags().StringVar(&one, "labels", "", "folder of a labels bucket")
+	cmd.Flags().StringVar(&two, "other", "", "folder of another")
 	return cmd
 }
 

@@ -70,7 +70,7 @@ type pick struct {
 // most the given number of images each. Of images equally probable the earlier
 // row comes first.
 func mostProbable(l *labels, clusters, images int) []pick {
-	rows := make([][]int, l.clusters())
+	rows := make([][]int, l.proof.Clusters)
 	for row, label := range l.label {
 		rows[label] = append(rows[label], row)
 	}
