@@ -114,7 +114,7 @@ func newFake(name string, n int, do func(ctx context.Context, t Task, a *Attempt
 	return s
 }
 
-func (s *fake) Name() string                              { return s.name }
+func (s *fake) Name() string                               { return s.name }
 func (s *fake) Plan(context.Context, *Run) ([]Task, error) { return s.tasks, nil }
 func (s *fake) Do(ctx context.Context, t Task, a *Attempt) error {
 	if s.do != nil {

@@ -124,13 +124,22 @@ func (r *Runner) task(ctx context.Context, run *Run, stage Stage, t Task) error 
 			return nil
 		}
 		err = wrap(err, "task %s", t.ID)
-		if ctx.Err() != nil || ClassOf(err) != Transient || try >= run.Job.Retries.Task {
+		class := ClassOf(err)
+		if ctx.Err() != nil && (class == Bug || class == Transient) {
+			// What was running may report its end in words of its own: a killed
+			// program, a terminated session.
+			return fmt.Errorf("%w (%v)", ctx.Err(), err)
+		}
+		if class != Transient {
 			return err
 		}
 		// Another process may have done it, or a commit whose answer was lost.
 		if _, missing := run.Commit(ctx, stage.Name(), t); missing == nil {
 			run.Observe(Event{Kind: TaskDiscarded, Stage: stage.Name(), Task: t.ID})
 			return nil
+		}
+		if try >= run.Job.Retries.Task {
+			return err
 		}
 		run.Observe(Event{Kind: TaskRetried, Stage: stage.Name(), Task: t.ID, Err: err, Attrs: attrs([]any{"attempt", try})})
 		select {
@@ -161,7 +170,10 @@ func (r *Runner) attempt(ctx context.Context, run *Run, stage Stage, t Task) err
 		first, err = a.commit(tctx, elapsed(start))
 	}
 	if err != nil {
-		return explain(err, ctx, tctx, limit)
+		if ctx.Err() == nil && tctx.Err() != nil {
+			err = overtime(err, limit)
+		}
+		return err
 	}
 	kind := TaskCommitted
 	if !first {
@@ -171,16 +183,11 @@ func (r *Runner) attempt(ctx context.Context, run *Run, stage Stage, t Task) err
 	return nil
 }
 
-// explain gives an error that came after the end of a context the context's
-// meaning: what was running may report its end in words of its own (a killed
-// program, a terminated session). An error whose class is known for other
-// reasons stays as it is.
-func explain(err error, ctx, tctx context.Context, limit time.Duration) error {
-	class := ClassOf(err)
-	switch {
-	case ctx.Err() != nil && class == Bug:
-		return fmt.Errorf("%w (%w)", ctx.Err(), err)
-	case ctx.Err() == nil && tctx.Err() != nil && (class == Bug || class == Transient || class == Interrupted):
+// overtime explains an error that came after the end of the task's time. One
+// whose class is known for other reasons stays as it is.
+func overtime(err error, limit time.Duration) error {
+	switch ClassOf(err) {
+	case Bug, Transient, Interrupted:
 		return Retryable(fmt.Errorf("took longer than timeouts.task (%s): %w", Duration(limit), err))
 	default:
 		return err
