@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"sela/pipeline/bucket"
+	"sela/schemas"
 )
 
 // Class says what a scheduler should do about an error. Every error that ends
@@ -80,7 +81,8 @@ func ClassOf(err error) Class {
 		return c.class
 	}
 	switch {
-	case errors.Is(err, bucket.ErrCorrupt), errors.Is(err, bucket.ErrNotFound):
+	case errors.Is(err, bucket.ErrCorrupt), errors.Is(err, bucket.ErrNotFound),
+		errors.Is(err, schemas.ErrCorrupt), errors.Is(err, schemas.ErrKind):
 		return Data
 	case errors.Is(err, bucket.ErrOverwrites):
 		return Config

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"sela/pipeline/bucket"
 )
 
 // ChunkRows is the number of row numbers whose sums the solver keeps together;
@@ -130,15 +132,15 @@ func (j *Job) check() (found []problem) {
 	for _, b := range []struct{ path, value string }{
 		{"images.bucket", j.Images.Bucket}, {"work.bucket", j.Work.Bucket}, {"labels.bucket", j.Labels.Bucket}, {"model.path", j.Model.Path},
 	} {
-		if u, err := url.Parse(b.value); err == nil && u.User != nil {
-			bad(b.path, "holds a user name or password; credentials come from the environment")
+		if bucket.HoldsSecret(b.value) {
+			bad(b.path, "holds a user name, a password or a key; credentials come from the environment")
 		}
 	}
 	require("images.bucket", j.Images.Bucket)
 	require("work.bucket", j.Work.Bucket)
 	require("labels.bucket", j.Labels.Bucket)
 	require("model.path", j.Model.Path)
-	if j.Work.Bucket != "" && j.Work.Bucket == j.Labels.Bucket {
+	if j.Work.Bucket != "" && strings.TrimRight(j.Work.Bucket, "/") == strings.TrimRight(j.Labels.Bucket, "/") {
 		bad("labels.bucket", "is the work bucket; labels are published to a place of their own")
 	}
 	atLeast("images.limit", j.Images.Limit, 0)

@@ -180,7 +180,7 @@ func TestJobErrors(t *testing.T) {
 		{"images: {bucket: in}\nwork: {bucket: x/}\nlabels: {bucket: ./x}\nmodel: {path: m, outputs: [a, b], heads: 3}\n",
 			"line 3: labels.bucket is the work bucket; labels are published to a place of their own; line 4: model.heads is 3, but model.outputs names 2"},
 		{"images: {bucket: s3://key:secret@b}\nwork: {bucket: w}\nlabels: {bucket: l}\nmodel: {path: m, outputs: [a, a]}\n",
-			"line 1: images.bucket holds a user name or password; credentials come from the environment; line 4: model.outputs names an output twice"},
+			"line 1: images.bucket holds a user name, a password or a key; credentials come from the environment; line 4: model.outputs names an output twice"},
 		{"images: {bucket: in\n", "line 1: "},
 		{strings.Repeat("#", maxJobBytes+1), "at most 32KiB"},
 	}

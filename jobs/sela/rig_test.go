@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sela/jobs/demo/letters"
 )
@@ -22,7 +23,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mainVariable) != "" {
 		os.Exit(execute(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if fixture.dir != "" {
+		_ = os.RemoveAll(fixture.dir)
+	}
+	os.Exit(code)
 }
 
 // rig is a folder with images, a model and a job.
@@ -171,6 +176,19 @@ func (r *rig) want(code int, args ...string) outcome {
 		r.t.Fatalf("sela %s: exit %d, want %d\n%s%s", strings.Join(args, " "), out.code, code, out.stderr, out.stdout)
 	}
 	return out
+}
+
+// await waits until a file appears.
+func (r *rig) await(pattern string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if found, _ := filepath.Glob(r.path(pattern)); len(found) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("no %s appears", pattern)
+		}
+	}
 }
 
 // published returns the bytes of the label files of a run, by name.

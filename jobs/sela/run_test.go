@@ -125,16 +125,7 @@ func TestSignalEndsAndTheSameCommandResumes(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
-		if found, _ := filepath.Glob(r.path("work/runs/*/commits/list/*.json")); len(found) > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the run does not begin")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	r.await("work/runs/*/commits/list/*.json")
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -158,18 +149,13 @@ func TestOverlappingSchedules(t *testing.T) {
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		if found, _ := filepath.Glob(r.path("work/leases/test/*/*.json")); len(found) > 0 {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	r.await("work/leases/test/*.json")
 	for _, args := range [][]string{{"run", "job.yaml"}, {"run", "job.yaml", "--run-id", "other"}} {
 		second := r.sela(args...)
 		if second.code != 75 && first.ProcessState == nil {
 			t.Errorf("%v beside a live run: exit %d, want 75: %s", args, second.code, second.stderr)
 		}
-		if second.code == 75 && !strings.Contains(second.stderr, "is held by run") {
+		if second.code == 75 && !strings.Contains(second.stderr, "held by run") {
 			t.Errorf("the holder is not named: %s", second.stderr)
 		}
 	}

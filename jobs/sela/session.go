@@ -190,7 +190,7 @@ func (s *session) trigger() (train.Trigger, error) {
 	t := s.job.Train
 	switch t.Type {
 	case "command":
-		return train.Command{Args: t.Command, Env: os.Environ(), Log: os.Stderr}, nil
+		return train.Command{Args: t.Command, Env: os.Environ(), Log: os.Stderr, Limit: time.Duration(t.Timeout)}, nil
 	case "http":
 		h := train.HTTP{URL: t.URL, Client: http.DefaultClient, Limit: time.Duration(t.Timeout)}
 		if t.TokenEnv != "" {

@@ -77,9 +77,26 @@ func openRemote(ctx context.Context, mux *blob.URLMux, u url.URL) (*blob.Bucket,
 }
 
 var (
-	schemeOnly = regexp.MustCompile(`^[a-z0-9]+:`)
-	secretName = regexp.MustCompile(`(?i)key|secret|token|sig|sas|password|credential`)
+	schemeOnly   = regexp.MustCompile(`^[a-z0-9]+:`)
+	storedSecret = regexp.MustCompile(`(?i)access_?key|secret|token|^sig$|sas|password|credential`)
+	secretName   = regexp.MustCompile(`(?i)key|secret|token|sig|sas|password|credential`)
 )
+
+// HoldsSecret tells whether a bucket URL has a user name, a password or a
+// parameter that no driver needs but as a secret: such a URL must not be
+// stored. (What errors hide is wider: kmskeyid is a name.)
+func HoldsSecret(rawURL string) bool {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return false
+	}
+	for name := range u.Query() {
+		if storedSecret.MatchString(name) {
+			return true
+		}
+	}
+	return u.User != nil
+}
 
 // secretsOf returns the parts of u that no message may show, in every form in
 // which they may turn up.

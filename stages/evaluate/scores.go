@@ -19,11 +19,10 @@ type Scores struct {
 }
 
 // Compare scores clusters against truth: clusters[i] and truth[i] are the
-// labels of the same row. Any values may be labels. It takes time in
-// O(rows + clusters·log clusters) and, for AMI, in the number of distinct sizes of
-// clusters times those of classes times the width of the distribution of their overlap; memory
-// is O(rows). The arguments are only read. It fails if the lengths differ or
-// there are no rows.
+// labels of the same row. Any values may be labels. Time and memory are linear
+// in the rows; AMI adds, for each distinct pair of a cluster's and a class's
+// size, the width of the distribution of their overlap. The arguments are only
+// read. It fails if the lengths differ or there are no rows.
 //
 // Where a measure is 0/0 it is 1 if the two clusterings are the same and 0 if
 // not.

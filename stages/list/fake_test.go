@@ -21,7 +21,9 @@ type memory struct {
 	data    map[string][]byte
 
 	mu    sync.Mutex
+	busy  int   // listings and readers in use
 	opens int   // requests for data
+	asked int64 // bytes they were for
 	read  int64 // bytes handed out
 }
 
@@ -39,6 +41,8 @@ func (m *memory) put(key string, data []byte) *memory {
 }
 
 func (m *memory) List(ctx context.Context, prefix string, fn func(bucket.Object) error) error {
+	m.use(1)
+	defer m.use(-1)
 	for _, o := range m.objects {
 		if !strings.HasPrefix(o.Key, prefix) {
 			continue
@@ -58,8 +62,10 @@ func (m *memory) NewReader(ctx context.Context, key string, off, n int64) (io.Re
 	if off < 0 || n < 0 || off+n > int64(len(data)) {
 		return nil, fmt.Errorf("range %d+%d of %d: %w", off, n, len(data), io.ErrUnexpectedEOF)
 	}
+	m.use(1)
 	m.mu.Lock()
 	m.opens++
+	m.asked += n
 	m.mu.Unlock()
 	return &memoryReader{m, bytes.NewReader(data[off : off+n])}, nil
 }
@@ -77,7 +83,16 @@ func (r *memoryReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (r *memoryReader) Close() error { return nil }
+func (r *memoryReader) Close() error {
+	r.m.use(-1)
+	return nil
+}
+
+func (m *memory) use(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.busy += n
+}
 
 // found is everything a scan told.
 type found struct {

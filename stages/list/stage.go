@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -43,7 +44,9 @@ func (s *Stage) Plan(context.Context, *pipeline.Run) ([]pipeline.Task, error) {
 	return []pipeline.Task{task()}, nil
 }
 
-func task() pipeline.Task { return pipeline.Task{ID: "snapshot"} }
+// task is the stage's only one. Its scratch is one images file at a time: names
+// of ordinary length, and tags, which hardly compress.
+func task() pipeline.Task { return pipeline.Task{ID: "snapshot", Scratch: partRows * 128} }
 
 // Do implements [pipeline.Stage].
 func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) error {
@@ -98,8 +101,7 @@ func (p *imageParts) add(img schemas.Image) error {
 	p.rows++
 	p.since++
 	if p.since%1024 == 0 && time.Since(p.told) > 200*time.Millisecond {
-		p.attempt.Progress(p.since)
-		p.since, p.told = 0, time.Now()
+		p.tell()
 	}
 	if p.rows%partRows == 0 {
 		return p.finish()
@@ -107,18 +109,27 @@ func (p *imageParts) add(img schemas.Image) error {
 	return nil
 }
 
+// tell reports the images that were added since it was last called.
+func (p *imageParts) tell() {
+	p.attempt.Progress(p.since)
+	p.since, p.told = 0, time.Now()
+}
+
+// finish uploads the file that was begun, if any, and makes room for the next.
 func (p *imageParts) finish() error {
 	if p.w == nil {
 		return nil
 	}
-	p.attempt.Progress(p.since)
-	p.since = 0
+	p.tell()
 	stats, err := p.w.Commit()
 	p.w = nil
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
-	return p.attempt.Upload(p.ctx, p.path, p.name, stats)
+	if err := p.attempt.Upload(p.ctx, p.path, p.name, stats); err != nil {
+		return err
+	}
+	return os.Remove(p.path)
 }
 
 func (p *imageParts) abort() {
@@ -149,16 +160,21 @@ func Open(ctx context.Context, run *pipeline.Run) (*Listing, error) {
 	}
 	var rows int64
 	for i, o := range commits[0].Outputs {
-		if o.Name == PartName(int64(i)) {
+		// Where a row lies follows from its number: every file but the last is full.
+		if o.Name == PartName(int64(i)) && o.Rows == min(partRows, l.Images-rows) {
 			l.parts = append(l.parts, o)
 			rows += o.Rows
 		}
 	}
 	if rows != l.Images {
-		return nil, pipeline.BadData(fmt.Errorf("commit of stage list counts %d images, its files hold %d rows", l.Images, rows))
+		return nil, pipeline.BadData(fmt.Errorf("commit of stage list counts %d images, its files hold %d rows: damaged", l.Images, rows))
 	}
 	return l, nil
 }
+
+// Files returns the files of the images table, in row order. The caller must not
+// change them.
+func (l *Listing) Files() []pipeline.Output { return l.parts }
 
 // Read calls fn for the images with row numbers in [from, to), in order.
 func (l *Listing) Read(ctx context.Context, from, to int64, fn func(schemas.Image) error) error {

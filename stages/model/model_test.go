@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
@@ -228,6 +229,64 @@ func TestCalibrationOfFewImages(t *testing.T) {
 		if _, done := calibrated(t, images, c.batches, c.batch); done.Batches != c.usedBatches || done.Images != c.usedImages {
 			t.Errorf("%d batches of %d: used %+v, want %d of %d images", c.batches, c.batch, done, c.usedBatches, c.usedImages)
 		}
+	}
+}
+
+// Members of a tar are the same images as loose files. (They are taken in
+// another order, so that sums may differ in their last bits.)
+func TestCalibrationReadsTars(t *testing.T) {
+	loose := pictures(t, 24)
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "shard.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := tar.NewWriter(f)
+	for i := range 24 {
+		if i%8 == 7 {
+			continue // what cannot be used anyway
+		}
+		data := picture(t, uint64(i), 32)
+		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("%d.png", i), Mode: 0o644, Size: int64(len(data))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tars, err := bucket.Open(t.Context(), "file://"+dir, bucket.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tars.Close()
+	a, _ := calibrated(t, loose, 1, 64)
+	b, done := calibrated(t, tars, 1, 64)
+	if done.Images != 21 || done.Rejected != 0 {
+		t.Errorf("used %+v", done)
+	}
+	compared := 0
+	for _, init := range a.Proto.Graph.Initializer {
+		if !strings.Contains(init.GetName(), "running_") {
+			continue
+		}
+		x, errX := a.Floats(init.GetName())
+		y, errY := b.Floats(init.GetName())
+		if err := errors.Join(errX, errY); err != nil || len(x) != len(y) {
+			t.Fatal(err)
+		}
+		for i := range x {
+			compared++
+			if math.Abs(float64(x[i]-y[i])) > 1e-4*(1+math.Abs(float64(x[i]))) {
+				t.Fatalf("%s[%d]: %g of loose files, %g of a tar", init.GetName(), i, x[i], y[i])
+			}
+		}
+	}
+	if compared != 2*1344 {
+		t.Errorf("compared %d statistics", compared)
 	}
 }
 

@@ -1,15 +1,10 @@
 package publish
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -296,14 +291,4 @@ func TestMarkersOrderAsRunsDo(t *testing.T) {
 			t.Errorf("%s is not before %s", a.marker(), b.marker())
 		}
 	}
-}
-
-// latestOf reads LATEST of a folder.
-func latestOf(t *testing.T, dir string) (l Latest) {
-	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(dir, "LATEST"))
-	if err := errors.Join(err, json.NewDecoder(bytes.NewReader(raw)).Decode(&l)); err != nil {
-		t.Fatal(err)
-	}
-	return l
 }

@@ -105,8 +105,10 @@ func (t *rowReader) metadata(f pipeline.Output, local string) error {
 		return wrong("is a table of %s with %d rows, the manifest says labels with %d", kind, rows, f.Rows)
 	}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+	if err := compareMeta(kv, map[string]string{"sela.head": strconv.Itoa(h.number), "sela.clusters": strconv.Itoa(len(h.v))}); err != nil {
+		return err
+	}
 	if err := compareMeta(kv, map[string]string{
-		"sela.head": strconv.Itoa(h.number), "sela.clusters": strconv.Itoa(len(h.v)),
 		"labeller": solve.Method, "lambda": number(solve.Lambda), "tolerance": number(solve.Tolerance),
 		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor, "code": p.Code,
 		"listing": t.manifest.Listing, "marginal_error_l1": number(h.certificate.MarginalL1),

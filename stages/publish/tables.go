@@ -55,7 +55,7 @@ func (v *verifier) readTables(ctx context.Context) error {
 			return err
 		}
 	}
-	v.digests.done("%d files have the size and sha256 that the manifest gives, %s", len(v.manifest.Files), pipeline.Bytes(v.report.Bytes))
+	v.digests.done("%d files, %d bytes, have the size and sha256 that the manifest gives", len(v.manifest.Files), v.report.Bytes)
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (v *verifier) readPotentials(ctx context.Context, c *Check) error {
 			return err
 		}
 	}
-	c.done("of %d heads, all solved", len(v.heads))
+	c.done("%d heads, all solved", len(v.heads))
 	return nil
 }
 

@@ -54,18 +54,23 @@ type Report struct {
 	Checks []*Check `json:"checks"`
 }
 
-// Err returns nil if every check is fine, else an error of class Data.
+// Err returns nil if every check is fine, else an error of class Data with the
+// detail of the first that is not: the others often follow from it.
 func (r *Report) Err() error {
-	var failed []string
+	var names []string
+	detail := ""
 	for _, c := range r.Checks {
 		if !c.OK {
-			failed = append(failed, c.Name+": "+c.Detail)
+			if detail == "" {
+				detail = c.Detail
+			}
+			names = append(names, c.Name)
 		}
 	}
-	if len(failed) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
-	return pipeline.BadData(fmt.Errorf("verify %s: %d of %d checks failed: %s", r.Folder, len(failed), len(r.Checks), strings.Join(failed, "; ")))
+	return pipeline.BadData(fmt.Errorf("verify %s: %d of %d checks failed (%s): %s", r.Folder, len(names), len(r.Checks), strings.Join(names, ", "), detail))
 }
 
 // maxProblems bounds how many problems a check quotes.
@@ -136,7 +141,7 @@ func (v *verifier) begin(name string) *Check {
 // model that is gone, ends the verification; it is returned as it is, with the
 // report so far.
 func Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
-	v := &verifier{VerifyOptions: o, report: &Report{}, opened: map[string]bool{}}
+	v := &verifier{VerifyOptions: o, report: &Report{Folder: o.Labels.URL()}, opened: map[string]bool{}}
 	// A copy kept from an earlier time would hide what has become of the object.
 	dir, err := os.MkdirTemp(o.Dir, "verify-")
 	if err != nil {
@@ -326,6 +331,6 @@ func (v *verifier) listObjects(ctx context.Context) error {
 			c.fail("%s is missing", f.Name)
 		}
 	}
-	c.done("%d objects, %s in all, none that the manifest does not list", len(v.manifest.Files)+len(describing), pipeline.Bytes(bytes))
+	c.done("%d objects of %d bytes, none that the manifest does not list", len(v.manifest.Files)+len(describing), bytes)
 	return nil
 }

@@ -1,13 +1,9 @@
 package publish
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,16 +11,7 @@ import (
 	"sela/pipeline"
 	"sela/schemas"
 	"sela/stages/internal/runtest"
-	"sela/stages/label"
 )
-
-// dataSet is a copy of a published data set, to be tampered with.
-type dataSet struct {
-	t      *testing.T
-	labels string // folder
-	images string
-	run    string // folder of the run in labels
-}
 
 // tamper is one way to spoil a data set and the check that must find it.
 type tamper struct {
@@ -67,7 +54,9 @@ var inBytes = []tamper{
 		d.writeLatest(l)
 	}, "manifest", "published/"},
 	{"run.json of another run", func(d *dataSet) { d.replace("run.json", `"run": "run-1"`, `"run": "run-2"`) }, "run record", "run-2"},
-	{"run.json of another model", func(d *dataSet) { d.edit("run.json", func(r map[string]any) { r["provenance"].(map[string]any)["model"] = "beef" }) }, "labels", `want "beef"`},
+	{"run.json of another model", func(d *dataSet) {
+		d.edit("run.json", func(r map[string]any) { r["provenance"].(map[string]any)["model"] = "beef" })
+	}, "labels", `want "beef"`},
 	{"run.json without a job", func(d *dataSet) { d.write("run.json", []byte("{}")) }, "run record", "version"},
 	{"LATEST names a run that is not there", func(d *dataSet) {
 		l := latestOf(d.t, d.labels)
@@ -91,9 +80,11 @@ var inBytes = []tamper{
 	}, "latest", "run-2"},
 	{"no LATEST", func(d *dataSet) { d.drop(filepath.Join(d.labels, "LATEST")) }, "latest", "nothing is published"},
 	{"LATEST is no JSON", func(d *dataSet) { d.put(filepath.Join(d.labels, "LATEST"), []byte("run-1")) }, "latest", "damaged"},
-	{"an image changed", func(d *dataSet) { d.put(filepath.Join(d.images, "img/00007.png"), runtest.Images(1, 99)["00000.png"]) }, "model", `"img/00007.png" "" has sha256`},
-	{"an image is gone", func(d *dataSet) { d.drop(filepath.Join(d.images, "img/00007.png")) }, "model", "img/00007.png"},
-	{"an image is damaged", func(d *dataSet) { d.put(filepath.Join(d.images, "img/00007.png"), []byte("gone")) }, "model", `"img/00007.png" "" has sha256`},
+	{"an image changed", func(d *dataSet) {
+		d.put(filepath.Join(d.ownImages(), "img/00007.png"), runtest.Images(1, 99)["00000.png"])
+	}, "model", `"img/00007.png" "" has sha256`},
+	{"an image is gone", func(d *dataSet) { d.drop(filepath.Join(d.ownImages(), "img/00007.png")) }, "model", "img/00007.png"},
+	{"an image is damaged", func(d *dataSet) { d.put(filepath.Join(d.ownImages(), "img/00007.png"), []byte("gone")) }, "model", `"img/00007.png" "" has sha256`},
 }
 
 // signed are changes after which manifest, marker and LATEST are made anew, as
@@ -103,13 +94,16 @@ var signed = []tamper{
 	{"row dropped in a head, counted", func(d *dataSet) { d.rows(1, 0, dropRow) }, "certificates", "head 1"},
 	{"row dropped in all heads", func(d *dataSet) { d.rows(0, 0, dropRow); d.rows(1, 0, dropRow) }, "labels", "row 5 has no label and is not in quarantine"},
 	{"part dropped in a head", func(d *dataSet) { d.remove(part1) }, "same images", "head 1 has 1 parts"},
-	{"head dropped", func(d *dataSet) { d.remove("labels/head=0/part-00000.parquet"); d.remove("labels/head=0/part-00001.parquet") }, "heads", "head 0 has no label table"},
+	{"head dropped", func(d *dataSet) {
+		d.remove("labels/head=0/part-00000.parquet")
+		d.remove("labels/head=0/part-00001.parquet")
+	}, "heads", "head 0 has no label table"},
 	{"labels swapped", func(d *dataSet) { d.rows(0, 0, swapLabels) }, "model", "2 of "},
 	{"label changed", func(d *dataSet) {
 		d.rows(0, 0, func(l []schemas.Label) []schemas.Label { l[3].Label = (l[3].Label + 1) % 3; return l })
 	}, "certificates", "head 0"},
 	{"model's label changed", func(d *dataSet) {
-		d.rows(1, 1, func(l []schemas.Label) []schemas.Label { l[3].ModelLabel = (l[3].ModelLabel + 1) % 3; return l })
+		d.rows(1, 0, func(l []schemas.Label) []schemas.Label { l[3].ModelLabel = (l[3].ModelLabel + 1) % 3; return l })
 	}, "model", "head 1"},
 	{"prob of 0", func(d *dataSet) {
 		d.rows(0, 0, func(l []schemas.Label) []schemas.Label { zero := float32(0); l[3].Prob = &zero; return l })
@@ -150,8 +144,8 @@ var signed = []tamper{
 	}, "potentials", "certificate"},
 	{"potentials that were changed", func(d *dataSet) { d.potentials(0, func(v []float64, _ map[string]string) { v[0] += 9 }) }, "model", "head 0"},
 	{"labelled image in quarantine", func(d *dataSet) {
-		d.quarantine("quarantine/part-extract-00001.parquet", func(row int64) int64 { return 1100 })
-	}, "labels", "row 1100 has a label and is in quarantine"},
+		d.quarantine("quarantine/part-extract-00001.parquet", func(row int64) int64 { return 1025 })
+	}, "labels", "row 1025 has a label and is in quarantine"},
 	{"quarantine with a gap", func(d *dataSet) {
 		d.quarantine("quarantine/part-extract-00001.parquet", func(row int64) int64 { return row + 1 })
 	}, "labels", "is not in quarantine"},
@@ -172,46 +166,32 @@ func swapLabels(l []schemas.Label) []schemas.Label {
 }
 
 func TestVerify(t *testing.T) {
-	const images, broken = 1050, 3
-	r := labelled(t, runtest.Options{Images: images, Broken: broken})
-	if err := publishTo(t, r, r.Labels); err != nil {
-		t.Fatal(err)
-	}
-	classifier := r.Classifier(t)
-	verify := func(t *testing.T, d *dataSet, o VerifyOptions) (*Report, error) {
-		t.Helper()
-		o.Labels, o.Dir, o.Bytes = runtest.Bucket(t, "file://"+d.labels), t.TempDir(), 64<<20
-		if o.Model == nil {
-			o.Model = func(context.Context, *pipeline.Record) (*Model, error) {
-				return &Model{Classifier: classifier, Images: runtest.Bucket(t, "file://"+d.images), Provenance: r.Provenance}, nil
-			}
-		}
-		report, err := Verify(context.Background(), o)
-		if _, jsonErr := json.Marshal(report); jsonErr != nil {
-			t.Error(jsonErr)
-		}
-		left, dirErr := os.ReadDir(o.Dir)
-		if dirErr != nil || len(left) > 0 {
-			t.Errorf("it left %v behind, %v", left, dirErr)
-		}
-		return report, err
-	}
-	original := &dataSet{t: t, labels: filepath.Join(r.Dir, "labels"), images: filepath.Join(r.Dir, "images")}
+	const many, few, broken = 1030, 60, 3
+	// The one has two parts in each head; of the other all images are sampled.
+	large, small := newDataSet(t, runtest.Options{Images: many, Broken: broken}), newDataSet(t, runtest.Options{Images: few, Broken: broken})
 
 	t.Run("good", func(t *testing.T) {
-		for name, o := range map[string]VerifyOptions{"latest": {Sample: images}, "named": {Run: "run-1", Sample: 10, Seed: 3}, "no model": {}} {
-			report, err := verify(t, original, o)
+		for _, test := range []struct {
+			name   string
+			d      *dataSet
+			o      VerifyOptions
+			images int64
+			says   string
+		}{
+			{"latest", large, VerifyOptions{Sample: 64}, many, "64 images, 128 labels: all"},
+			{"named", small, VerifyOptions{Run: "run-1", Sample: 100, Seed: 3}, few, "60 images, 120 labels: all"},
+			{"no model", small, VerifyOptions{}, few, "all heads label the same 60 images"},
+		} {
+			report, err := test.d.verify(t, test.o)
 			if err != nil {
-				t.Errorf("%s: %v", name, err)
+				t.Fatalf("%s: %v", test.name, err)
 			}
-			if report.Images != images || report.Labels != 2*images || report.Heads != 2 || report.Run != "run-1" {
-				t.Errorf("%s: %+v", name, report)
+			if report.Images != test.images || report.Labels != 2*test.images || report.Heads != 2 || report.Run != "run-1" {
+				t.Errorf("%s: %+v", test.name, report)
 			}
-			for _, c := range report.Checks {
-				t.Logf("%s: %s: %v %s", name, c.Name, c.OK, c.Detail)
-				if c.Name == "model" && o.Sample == images && !strings.Contains(c.Detail, "1050 images, 2100 labels: all") {
-					t.Errorf("model: %s", c.Detail)
-				}
+			last := report.Checks[len(report.Checks)-1]
+			if !strings.Contains(last.Detail, test.says) {
+				t.Errorf("%s: %s: %s", test.name, last.Name, last.Detail)
 			}
 		}
 	})
@@ -222,12 +202,16 @@ func TestVerify(t *testing.T) {
 	}{{inBytes, false}, {signed, true}} {
 		for _, test := range table.list {
 			t.Run(test.name, func(t *testing.T) {
+				original, o := large, VerifyOptions{Sample: 1}
+				if test.check == "model" {
+					original, o.Sample = small, few
+				}
 				d := original.copy(t)
 				test.do(d)
 				if table.signed {
 					d.sign()
 				}
-				report, err := verify(t, d, VerifyOptions{Sample: images})
+				report, err := d.verify(t, o)
 				if pipeline.ClassOf(err) != pipeline.Data {
 					t.Fatalf("error %v, want one of class data", err)
 				}
@@ -246,26 +230,21 @@ func TestVerify(t *testing.T) {
 
 	t.Run("any flipped byte", func(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
-		for _, f := range original.copy(t).manifest().Files {
-			d := original.copy(t)
+		for _, f := range small.copy(t).manifest().Files {
+			d := small.copy(t)
 			d.flip(f.Name, random.IntN(int(f.Bytes)))
-			if _, err := verify(t, d, VerifyOptions{}); pipeline.ClassOf(err) != pipeline.Data || !strings.Contains(err.Error(), f.Name) {
+			if _, err := d.verify(t, VerifyOptions{}); pipeline.ClassOf(err) != pipeline.Data || !strings.Contains(err.Error(), f.Name) {
 				t.Errorf("%s: %v", f.Name, err)
 			}
 		}
 	})
 
-	// On other arithmetic a few labels may differ; wrong ones still show.
+	// On other arithmetic one label in a hundred may differ; wrong ones still show.
 	t.Run("other processor", func(t *testing.T) {
-		other := func(d *dataSet) VerifyOptions {
-			return VerifyOptions{Sample: images, Model: func(context.Context, *pipeline.Record) (*Model, error) {
-				m := &Model{Classifier: classifier, Images: runtest.Bucket(t, "file://"+d.images), Provenance: r.Provenance}
-				m.Provenance.Processor = "another"
-				return m, nil
-			}}
-		}
-		for changed, ok := range map[int]bool{0: true, 15: true, 30: false} {
-			d := original.copy(t)
+		elsewhere := small.of.Provenance
+		elsewhere.Processor = "another"
+		for changed, ok := range map[int]bool{0: true, 1: true, 2: false} {
+			d := small.copy(t)
 			d.rows(0, 0, func(l []schemas.Label) []schemas.Label {
 				for i := range changed {
 					l[i].ModelLabel = (l[i].ModelLabel + 1) % 3
@@ -273,27 +252,26 @@ func TestVerify(t *testing.T) {
 				return l
 			})
 			d.sign()
-			if report, err := verify(t, d, other(d)); (err == nil) != ok {
-				t.Errorf("%d of 2100 changed: %v", changed, err)
-			} else if ok && !strings.Contains(report.Checks[len(report.Checks)-1].Detail, "differ") {
-				t.Errorf("%+v", report.Checks[len(report.Checks)-1])
+			report, err := d.verify(t, VerifyOptions{Sample: few, Model: d.modelOn(t, elsewhere)})
+			if (err == nil) != ok {
+				t.Errorf("%d of 120 changed: %v", changed, err)
+			} else if last := report.Checks[len(report.Checks)-1]; !strings.Contains(last.Detail, "differ") {
+				t.Errorf("%+v", last)
 			}
 		}
 	})
 
 	t.Run("other model", func(t *testing.T) {
-		_, err := verify(t, original, VerifyOptions{Sample: 1, Model: func(context.Context, *pipeline.Record) (*Model, error) {
-			return &Model{Classifier: classifier, Images: r.Images, Provenance: pipeline.Provenance{Model: "beef"}}, nil
-		}})
+		_, err := small.verify(t, VerifyOptions{Sample: 1, Model: small.modelOn(t, pipeline.Provenance{Model: "beef"})})
 		if pipeline.ClassOf(err) != pipeline.Data || !strings.Contains(err.Error(), "beef") {
 			t.Error(err)
 		}
 	})
 
-	// What says nothing about the data keeps its class.
+	// What says nothing about the data keeps its class, and the report so far.
 	t.Run("no model", func(t *testing.T) {
-		report, err := verify(t, original, VerifyOptions{Sample: 1, Model: func(context.Context, *pipeline.Record) (*Model, error) {
-			return nil, pipeline.BadConfig(context.Canceled)
+		report, err := small.verify(t, VerifyOptions{Sample: 1, Model: func(context.Context, *pipeline.Record) (*Model, error) {
+			return nil, pipeline.BadConfig(errors.New("gone"))
 		}})
 		if pipeline.ClassOf(err) != pipeline.Config || len(report.Checks) < 8 {
 			t.Error(err, len(report.Checks))
@@ -302,7 +280,7 @@ func TestVerify(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		_, err := Verify(ctx, VerifyOptions{Labels: r.Labels, Dir: t.TempDir(), Bytes: 1 << 20})
+		_, err := Verify(ctx, VerifyOptions{Labels: small.of.Labels, Dir: t.TempDir(), Bytes: 1 << 20})
 		if pipeline.ClassOf(err) != pipeline.Interrupted {
 			t.Error(err)
 		}
@@ -329,175 +307,3 @@ func TestSplitURL(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func (d *dataSet) copy(t *testing.T) *dataSet {
-	t.Helper()
-	dir := t.TempDir()
-	c := &dataSet{t: t, labels: filepath.Join(dir, "labels"), images: filepath.Join(dir, "images")}
-	for from, to := range map[string]string{d.labels: c.labels, d.images: c.images} {
-		c.must(os.CopyFS(to, os.DirFS(from)))
-	}
-	c.run = filepath.Join(c.labels, "runs", "run-1")
-	return c
-}
-
-func (d *dataSet) must(err error) {
-	d.t.Helper()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-func (d *dataSet) read(name string) []byte {
-	raw, err := os.ReadFile(filepath.Join(d.run, name))
-	d.must(err)
-	return raw
-}
-
-func (d *dataSet) drop(path string)             { d.must(os.Remove(path)) }
-func (d *dataSet) put(path string, data []byte) { d.drop(path); d.must(os.WriteFile(path, data, 0o600)) }
-func (d *dataSet) remove(name string)           { d.drop(filepath.Join(d.run, name)) }
-
-func (d *dataSet) write(name string, data []byte) {
-	path := filepath.Join(d.run, name)
-	d.must(os.RemoveAll(path))
-	d.must(os.WriteFile(path, data, 0o600))
-}
-
-func (d *dataSet) writeJSON(path string, v any) []byte {
-	raw, err := json.Marshal(v)
-	d.must(err)
-	d.must(os.RemoveAll(path))
-	d.must(os.WriteFile(path, raw, 0o600))
-	return raw
-}
-
-func (d *dataSet) writeLatest(l Latest) { d.writeJSON(filepath.Join(d.labels, "LATEST"), l) }
-
-func (d *dataSet) flip(name string, at int) {
-	raw := d.read(name)
-	raw[at] ^= 0x10
-	d.write(name, raw)
-}
-
-func (d *dataSet) replace(name, old, with string) {
-	raw := d.read(name)
-	if !bytes.Contains(raw, []byte(old)) {
-		d.t.Fatalf("%s has no %q", name, old)
-	}
-	d.write(name, bytes.Replace(raw, []byte(old), []byte(with), 1))
-}
-
-func (d *dataSet) edit(name string, change func(map[string]any)) {
-	var v map[string]any
-	d.must(json.Unmarshal(d.read(name), &v))
-	change(v)
-	d.writeJSON(filepath.Join(d.run, name), v)
-}
-
-func (d *dataSet) manifest() *pipeline.Manifest {
-	m, err := pipeline.ParseManifest(d.read("_manifest.json"))
-	d.must(err)
-	return m
-}
-
-// writeManifest writes a manifest with a digest that is right, and returns the
-// sha256 of its file.
-func (d *dataSet) writeManifest(m *pipeline.Manifest) string {
-	fresh := pipeline.NewManifest(&pipeline.Record{Run: m.Run, Job: &pipeline.Job{Name: m.Job}, Created: m.Created}, m.Listing, m.Files)
-	raw, err := fresh.Encode()
-	d.must(err)
-	d.write("_manifest.json", raw)
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:])
-}
-
-// sign makes manifest, marker and LATEST anew from the files that are there.
-func (d *dataSet) sign() {
-	m := d.manifest()
-	files := m.Files[:0]
-	for _, f := range m.Files {
-		raw, err := os.ReadFile(filepath.Join(d.run, f.Name))
-		if err != nil {
-			continue
-		}
-		sum := sha256.Sum256(raw)
-		f.Bytes, f.SHA256 = int64(len(raw)), hex.EncodeToString(sum[:])
-		if _, _, rows, _, err := schemas.Inspect(filepath.Join(d.run, f.Name)); err == nil {
-			f.Rows = rows
-		}
-		files = append(files, f)
-	}
-	m.Files = files
-	l := latestOf(d.t, d.labels)
-	l.SHA256 = d.writeManifest(m)
-	d.writeLatest(l)
-	d.writeJSON(filepath.Join(d.labels, l.marker()), l)
-}
-
-// rows rewrites the rows of a part.
-func (d *dataSet) rows(head, part int, change func([]schemas.Label) []schemas.Label) {
-	d.rewrite(head, part, change, func(*schemas.LabelsMeta) {})
-}
-
-// meta rewrites the metadata of a part.
-func (d *dataSet) meta(head, part int, change func(*schemas.LabelsMeta)) {
-	d.rewrite(head, part, func(l []schemas.Label) []schemas.Label { return l }, change)
-}
-
-func (d *dataSet) rewrite(head, part int, change func([]schemas.Label) []schemas.Label, changeMeta func(*schemas.LabelsMeta)) {
-	path := filepath.Join(d.run, label.PartName(head, part))
-	_, _, _, kv, err := schemas.Inspect(path)
-	d.must(err)
-	meta := schemas.LabelsMeta{Head: head, Clusters: 3, KV: map[string]string{}}
-	for k, v := range kv {
-		if !strings.HasPrefix(k, "sela.") {
-			meta.KV[k] = v
-		}
-	}
-	changeMeta(&meta)
-	var all []schemas.Label
-	d.must(schemas.ReadLabels(path, func(l *schemas.Label) error {
-		c, prob := *l, *l.Prob
-		c.Prob = &prob
-		all = append(all, c)
-		return nil
-	}))
-	d.must(os.Remove(path))
-	w, err := schemas.CreateLabels(path, meta)
-	d.must(err)
-	for _, l := range change(all) {
-		d.must(w.Write(&l))
-	}
-	_, err = w.Commit()
-	d.must(err)
-}
-
-func (d *dataSet) potentials(head int, change func(v []float64, meta map[string]string)) {
-	path := filepath.Join(d.run, "potentials", "head-0.parquet")
-	v, meta, err := schemas.ReadPotentials(path)
-	d.must(err)
-	change(v, meta)
-	d.must(os.Remove(path))
-	_, err = schemas.WritePotentials(path, v, meta)
-	d.must(err)
-}
-
-func (d *dataSet) quarantine(name string, move func(row int64) int64) {
-	path := filepath.Join(d.run, name)
-	var all []schemas.Quarantine
-	d.must(schemas.ReadQuarantine(path, func(q schemas.Quarantine) error { all = append(all, q); return nil }))
-	d.must(os.Remove(path))
-	w, err := schemas.CreateQuarantine(path, schemas.QuarantineMeta{})
-	d.must(err)
-	for i, q := range all {
-		if i == 0 {
-			row := move(*q.Row)
-			q.Row = &row
-		}
-		d.must(w.Write(q))
-	}
-	_, err = w.Commit()
-	d.must(err)
-}
-
