@@ -19,7 +19,10 @@ type Manifest struct {
 	Job     string    `json:"job"`
 	Created time.Time `json:"created"` // of the run
 	Listing string    `json:"listing"` // digest of the image listing
-	Files   []Output  `json:"files"`
+	// Snapshot is the digest of the listing with the objects' entity tags. It
+	// depends on when they were written; the manifest's digest does not cover it.
+	Snapshot string   `json:"snapshot,omitempty"`
+	Files    []Output `json:"files"`
 }
 
 // NewManifest lists files for a run. Their order does not matter; the slice is

@@ -179,7 +179,7 @@ func (s *session) nothingNew(ctx context.Context) error {
 		return err
 	}
 	p := s.run.Provenance
-	if listing.Digest != published.Manifest.Listing || s.run.JobDigest != record.JobDigest ||
+	if listing.Snapshot != published.Manifest.Snapshot || s.run.JobDigest != record.JobDigest ||
 		p.Model != record.Provenance.Model || p.Preprocessing != record.Provenance.Preprocessing {
 		return nil
 	}

@@ -81,6 +81,32 @@ func TestStagesAloneMakeTheSameLabels(t *testing.T) {
 	same(t, r.published("parts"), r.published("whole"))
 }
 
+// Labels depend on what the images are, not on where they lie or when they were
+// written.
+func TestCopiedImagesGetTheSameTables(t *testing.T) {
+	r := newRig(t)
+	first := r.want(0, "run", "job.yaml", "--run-id", "original")
+	if err := os.CopyFS(r.path("copy"), os.DirFS(filepath.Join(fixture.dir, "images"))); err != nil {
+		t.Fatal(err)
+	}
+	r.job("images: {bucket: copy}", "job: copied")
+	second := r.want(0, "run", "job.yaml", "--run-id", "copied")
+	same(t, r.published("copied"), r.published("original"))
+	if first.result["manifest_digest"] != second.result["manifest_digest"] {
+		t.Errorf("manifest digests %v and %v", first.result["manifest_digest"], second.result["manifest_digest"])
+	}
+	// An object that is written anew is something new to look at.
+	name := r.path("copy/0/0000.jpg")
+	if found, _ := filepath.Glob(r.path("copy/0/0000.*")); len(found) == 1 {
+		name = found[0]
+	}
+	if err := os.Chtimes(name, time.Now(), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	r.want(0, "run", "job.yaml")
+	r.want(99, "run", "job.yaml")
+}
+
 func TestKilledAnywhereItContinues(t *testing.T) {
 	r := newRig(t)
 	start := time.Now()

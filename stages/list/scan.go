@@ -55,9 +55,15 @@ type Summary struct {
 	Skipped  int64 // objects and members that are no images or not chosen
 	Bytes    int64 // of the images emitted
 	// Digest is the sha256, in hex, over "sela listing 1\n" and, for each image
-	// in order, key, member, size, etag and offset: strings as their length and
-	// bytes, numbers and lengths as 8 bytes, little-endian.
+	// in order, key, member, size and offset: strings as their length and bytes,
+	// numbers and lengths as 8 bytes, little-endian. It is the same for the same
+	// images in another place or at another time, so that it can stand in tables
+	// that must be byte-identical.
 	Digest string
+	// Snapshot is the same over "sela snapshot 1\n" with the entity tag after
+	// the offset: it changes when an object is written anew, even to the same
+	// bytes, and tells whether there is anything new to label.
+	Snapshot string
 }
 
 const (

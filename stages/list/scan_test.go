@@ -356,26 +356,34 @@ func TestSkippedCountsOnce(t *testing.T) {
 
 func TestDigest(t *testing.T) {
 	m := newMemory().put("a.jpg", []byte("abc")).put("b.tar", makeTar(t, file("m.png", "12345")))
-	want := sha256.New()
-	str := func(s string) { binary.Write(want, binary.LittleEndian, int64(len(s))); io.WriteString(want, s) }
-	num := func(n int64) { binary.Write(want, binary.LittleEndian, n) }
-	io.WriteString(want, "sela listing 1\n")
-	str("a.jpg")
-	str("")
-	num(3)
-	str("tag-3")
-	num(0)
-	str("b.tar")
-	str("m.png")
-	num(5)
-	str("tag-2048")
-	num(512)
-	if got := scan(m, Options{}).summary.Digest; got != hex.EncodeToString(want.Sum(nil)) {
-		t.Errorf("digest %s, want %x", got, want.Sum(nil))
+	digest := func(title string, tags bool) string {
+		want := sha256.New()
+		str := func(s string) { binary.Write(want, binary.LittleEndian, int64(len(s))); io.WriteString(want, s) }
+		num := func(n int64) { binary.Write(want, binary.LittleEndian, n) }
+		row := func(key, member string, size, offset int64, tag string) {
+			str(key)
+			str(member)
+			num(size)
+			num(offset)
+			if tags {
+				str(tag)
+			}
+		}
+		io.WriteString(want, title+"\n")
+		row("a.jpg", "", 3, 0, "tag-3")
+		row("b.tar", "m.png", 5, 512, "tag-2048")
+		return hex.EncodeToString(want.Sum(nil))
+	}
+	first := scan(m, Options{}).summary
+	if want := digest("sela listing 1", false); first.Digest != want {
+		t.Errorf("digest %s, want %s", first.Digest, want)
+	}
+	if want := digest("sela snapshot 1", true); first.Snapshot != want {
+		t.Errorf("snapshot %s, want %s", first.Snapshot, want)
 	}
 	m.objects[0].ETag = "other"
-	if got := scan(m, Options{}).summary.Digest; got == hex.EncodeToString(want.Sum(nil)) {
-		t.Error("the digest does not depend on the tag")
+	if again := scan(m, Options{}).summary; again.Digest != first.Digest || again.Snapshot == first.Snapshot {
+		t.Errorf("another tag: digest %s was %s, snapshot %s was %s; only the snapshot depends on tags", again.Digest, first.Digest, again.Snapshot, first.Snapshot)
 	}
 }
 

@@ -29,7 +29,8 @@ type Stage struct {
 
 // Result is what the list commit records.
 type Result struct {
-	Digest   string `json:"digest"` // sha256 over the rows
+	Digest   string `json:"digest"`   // see [Summary]
+	Snapshot string `json:"snapshot"` // see [Summary]
 	Images   int64  `json:"images"`
 	Rejected int64  `json:"rejected"` // quarantined
 	Skipped  int64  `json:"skipped"`  // no images, or not chosen
@@ -70,7 +71,7 @@ func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) er
 	}
 	a.Count("images", summary.Images)
 	a.Count("rejected", summary.Rejected)
-	return a.Result(Result{Digest: summary.Digest, Images: summary.Images, Rejected: summary.Rejected, Skipped: summary.Skipped, Bytes: summary.Bytes})
+	return a.Result(Result{Digest: summary.Digest, Snapshot: summary.Snapshot, Images: summary.Images, Rejected: summary.Rejected, Skipped: summary.Skipped, Bytes: summary.Bytes})
 }
 
 // imageParts writes the images table in files of partRows rows.

@@ -132,7 +132,7 @@ func TestImagesTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	summary, err := Count(t.Context(), images, run.Job.Images)
-	if err != nil || listing.Result != (Result{Digest: summary.Digest, Images: n, Bytes: summary.Bytes}) || summary.Images != n {
+	if err != nil || listing.Result != (Result{Digest: summary.Digest, Snapshot: summary.Snapshot, Images: n, Bytes: summary.Bytes}) || summary.Images != n {
 		t.Errorf("listing %+v; a count says %+v, %v", listing.Result, summary, err)
 	}
 	files := listing.Files()

@@ -18,13 +18,15 @@ type tally struct {
 	limit  int64
 	sum    Summary
 	first  *schemas.Quarantine
-	hash   hash.Hash
+	names  hash.Hash // of what the images are called and where they lie
+	states hash.Hash // with their entity tags
 	buf    []byte
 }
 
 func newTally(limit int64, emit func(schemas.Image) error, reject func(schemas.Quarantine) error) *tally {
-	t := &tally{emit: emit, reject: reject, limit: limit, hash: sha256.New()}
-	t.hash.Write([]byte("sela listing 1\n"))
+	t := &tally{emit: emit, reject: reject, limit: limit, names: sha256.New(), states: sha256.New()}
+	t.names.Write([]byte("sela listing 1\n"))
+	t.states.Write([]byte("sela snapshot 1\n"))
 	return t
 }
 
@@ -94,9 +96,10 @@ func (t *tally) digest(img *schemas.Image) {
 	b = appendString(b, img.Key)
 	b = appendString(b, img.Member)
 	b = binary.LittleEndian.AppendUint64(b, uint64(img.Size))
-	b = appendString(b, img.ETag)
 	b = binary.LittleEndian.AppendUint64(b, uint64(img.Offset))
-	t.hash.Write(b)
+	t.names.Write(b)
+	b = appendString(b, img.ETag)
+	t.states.Write(b)
 	t.buf = b
 }
 
@@ -106,6 +109,7 @@ func appendString(b []byte, s string) []byte {
 }
 
 func (t *tally) summary() Summary {
-	t.sum.Digest = hex.EncodeToString(t.hash.Sum(nil))
+	t.sum.Digest = hex.EncodeToString(t.names.Sum(nil))
+	t.sum.Snapshot = hex.EncodeToString(t.states.Sum(nil))
 	return t.sum
 }

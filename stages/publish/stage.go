@@ -108,6 +108,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 		a.Progress(1)
 	}
 	manifest := pipeline.NewManifest(&run.Record, s.shards.Listing.Digest, published)
+	manifest.Snapshot = s.shards.Listing.Snapshot
 	raw, err := manifest.Encode()
 	if err != nil {
 		return err
