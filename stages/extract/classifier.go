@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -15,8 +16,8 @@ import (
 
 // Head is one label space of the classifier.
 type Head struct {
-	Name     string // of the model's own output
-	Clusters int    // K
+	Name     string `json:"name"`     // of the model's own output
+	Clusters int    `json:"clusters"` // K
 }
 
 // Classifier is a job's model in a session: T heads of log-probabilities, and
@@ -28,6 +29,7 @@ type Classifier struct {
 	Spec       imageio.Spec
 
 	design  *Design
+	runners int // batches run at once
 	session *ort.Session
 	pre     *imageio.Preprocessor
 	edited  string // folder of the model with log-probabilities appended
@@ -37,13 +39,24 @@ type Classifier struct {
 
 // Open makes a classifier of the design: it appends what turns the model's
 // outputs into log-probabilities to a copy of the graph under dir, and loads
-// that. A head or cluster count other than the job's is an error.
+// that. What is wrong with the model, the job or the installation, a head or
+// cluster count other than the job's included, is an error of class Config.
 func Open(ctx context.Context, rt *ort.Runtime, job *pipeline.Job, d *Design, dir string) (*Classifier, error) {
-	c := &Classifier{Batch: d.Batch, Spec: d.Spec, design: d}
+	c := &Classifier{Batch: d.Batch, Spec: d.Spec, design: d, runners: orCores(job.Runtime.Threads)}
 	if err := c.open(ctx, rt, job, dir); err != nil {
-		return nil, errors.Join(pipeline.BadConfig(fmt.Errorf("model %s: %w", job.Model.Path, err)), c.Close())
+		return nil, badModel(errors.Join(fmt.Errorf("model %s: %w", job.Model.Path, err), c.Close()))
 	}
 	return c, nil
+}
+
+// badModel gives an error met on the way to the first outputs its class: Config,
+// unless it came from a full disk or the like, or from the end of the context.
+func badModel(err error) error {
+	switch pipeline.ClassOf(err) {
+	case pipeline.Transient, pipeline.Interrupted:
+		return err
+	}
+	return pipeline.BadConfig(err)
 }
 
 func (c *Classifier) open(ctx context.Context, rt *ort.Runtime, job *pipeline.Job, dir string) (err error) {
@@ -140,18 +153,24 @@ func (c *Classifier) inputDims() []int64 {
 	return []int64{batch, 3, int64(size.Height), int64(size.Width)}
 }
 
-// preprocess writes an encoded image to its place in a slot.
-func (c *Classifier) preprocess(w *imageio.Worker, data []byte, s *ort.Slot, pos int) error {
+// preprocess writes an encoded image to its place in a slot. The place of an
+// image that cannot be used, which is a [*reject], is left blank.
+func (c *Classifier) preprocess(w *imageio.Worker, data []byte, s *ort.Slot, pos int) (err error) {
 	n := c.pre.Len()
 	in := s.Inputs[0]
 	switch c.Spec.DType {
 	case imageio.Float16:
-		return w.Float16(data, in.Float16()[pos*n:(pos+1)*n])
+		err = w.Float16(data, in.Float16()[pos*n:(pos+1)*n])
 	case imageio.Uint8:
-		return w.Uint8(data, in.Uint8()[pos*n:(pos+1)*n])
+		err = w.Uint8(data, in.Uint8()[pos*n:(pos+1)*n])
 	default:
-		return w.Float32(data, in.Float32()[pos*n:(pos+1)*n])
+		err = w.Float32(data, in.Float32()[pos*n:(pos+1)*n])
 	}
+	if err != nil {
+		c.blank(s, pos, pos+1)
+		return asReject(err)
+	}
+	return nil
 }
 
 // blank zeroes the places [from, to) of a slot's input: what stands in the
@@ -162,6 +181,34 @@ func (c *Classifier) blank(s *ort.Slot, from, to int) {
 	clear(part(in.Float32(), from*n, to*n))
 	clear(part(in.Float16(), from*n, to*n))
 	clear(part(in.Uint8(), from*n, to*n))
+}
+
+// examine refuses an image in whose outputs a head has NaN, +Inf, or nothing
+// but −Inf: no assignment could use it. Features must be finite.
+func (c *Classifier) examine(s *ort.Slot, pos int) *reject {
+	for h, head := range c.Heads {
+		best := math.Inf(-1)
+		for _, x := range s.Outputs[h].Float32()[pos*head.Clusters : (pos+1)*head.Clusters] {
+			if v := float64(x); v > best {
+				best = v
+			} else if v != v {
+				best = v
+				break
+			}
+		}
+		if math.IsNaN(best) || math.IsInf(best, 0) {
+			return &reject{"nan", fmt.Sprintf("head %d (%s): the largest log-probability that the model gives is %v", h, head.Name, best)}
+		}
+	}
+	if c.FeatureDim == 0 {
+		return nil
+	}
+	for _, x := range s.Outputs[len(c.Heads)].Float32()[pos*c.FeatureDim : (pos+1)*c.FeatureDim] {
+		if v := float64(x); math.IsNaN(v) || math.IsInf(v, 0) {
+			return &reject{"nan", fmt.Sprintf("the features that the model gives hold %v", v)}
+		}
+	}
+	return nil
 }
 
 // part is s[from:to], or nothing where the tensor is of another type.

@@ -14,26 +14,43 @@ type Estimate struct {
 	MemoryBytes  int64 `json:"memory_bytes"`           // buffers of this program; the runtime's own come on top
 }
 
+// rowBytes is what a row takes in all tables but the samples: a row number each,
+// and once the digest of the image.
+func rowBytes(c *Classifier) int64 {
+	row := int64(32)
+	for _, h := range c.Heads {
+		row += 4*int64(h.Clusters) + 8
+	}
+	if c.FeatureDim > 0 {
+		row += 4*int64(c.FeatureDim) + 8
+	}
+	return row
+}
+
+// scratchBytes bounds the local files of a task of so many rows: its tables, the
+// largest possible samples, and a quarantine row where there are no others.
+func scratchBytes(c *Classifier, rows int64) int64 {
+	return rows*(rowBytes(c)*5/4+512) + 1<<20
+}
+
 // NewEstimate predicts sizes from the shapes alone.
 func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	shard := job.Extract.ShardRows
 	e := Estimate{Shards: (images + shard - 1) / shard}
-	var values, blocks int64
+	var blocks int64
 	for _, h := range c.Heads {
 		k := int64(h.Clusters)
-		values += k
 		e.HeadBytes = max(e.HeadBytes, images*(4*k+8))
 		// A row group being gathered and the same being encoded, for the head
 		// and for its sample.
 		blocks += 4 * 4 * k * int64(blockRows(h.Clusters, len(c.Heads), shard))
 	}
-	row := 4*values + 8*int64(len(c.Heads)) + 32
-	if c.FeatureDim > 0 {
-		row += 4*int64(c.FeatureDim) + 8
+	row := rowBytes(c)
+	e.TotalBytes = images * row
+	for _, h := range c.Heads {
+		e.TotalBytes += int64(sampleOf(h.Clusters, images) * float64(images) * float64(4*h.Clusters+8))
 	}
-	sample := min(images/4, sampleRows*values/int64(len(c.Heads))) * 4 * values
-	e.TotalBytes = images*row + sample
-	e.ScratchBytes = min(images, shard)*(row+values) + 1<<20
+	e.ScratchBytes = scratchBytes(c, min(images, shard))
 	element := int64(4)
 	switch c.Spec.DType {
 	case imageio.Float16:

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/schemas"
 )
@@ -16,22 +17,13 @@ import (
 // A span is a run of images that one request fetches: one loose file, or
 // neighbouring members of a tar shard.
 type span struct {
-	key    string
-	offset int64
-	size   int64
-	items  []item
-	data   []byte
-	err    error
-	missed string        // class, when the object is not what was listed
-	ready  chan struct{} // closed when data or err is set
-	left   int           // items not yet decoded; guarded by fetcher.mu
+	images []schemas.Image
+	first  int64         // index of images[0] within the task
+	data   []byte        // from the first image's offset
+	err    error         // a *reject when the object is not what was listed
+	ready  chan struct{} // receives once data or err is set
+	left   int           // images not yet decoded; guarded by fetcher.mu
 	held   int64         // bytes of read-ahead it holds
-}
-
-// An item is one image of a span.
-type item struct {
-	image schemas.Image
-	index int64 // within the task
 }
 
 // Members of a tar closer together than maxGap are fetched in one request of at
@@ -42,70 +34,78 @@ const (
 	maxSpan = 4 << 20
 )
 
-// cut groups images, in row order, into spans.
-func cut(images []schemas.Image) []*span {
-	var spans []*span
-	for i, img := range images {
-		it := item{image: img, index: int64(i)}
-		if n := len(spans); n > 0 && img.Member != "" {
-			s := spans[n-1]
-			gap := img.Offset - (s.offset + s.size)
-			end := img.Offset + img.Size - s.offset
-			if s.key == img.Key && gap >= 0 && gap <= maxGap && end <= maxSpan {
-				s.size, s.items = end, append(s.items, it)
-				continue
-			}
-		}
-		spans = append(spans, &span{key: img.Key, offset: img.Offset, size: img.Size, items: []item{it}, ready: make(chan struct{})})
+// cut returns how many of the images, which are in row order and not empty,
+// make the first span, and how many bytes to read for it. An image larger than
+// limit is a span of its own, and not read.
+func cut(images []schemas.Image, limit int64) (n int, size int64) {
+	n, size = 1, images[0].Size
+	if size > limit {
+		return n, 0
 	}
-	return spans
+	if images[0].Member == "" {
+		return n, size
+	}
+	for _, img := range images[1:] {
+		gap := img.Offset - (images[0].Offset + size)
+		end := img.Offset + img.Size - images[0].Offset
+		if img.Key != images[0].Key || gap < 0 || gap > maxGap || end > maxSpan || img.Size > limit {
+			break
+		}
+		n, size = n+1, end
+	}
+	return n, size
 }
 
 // fetcher reads spans ahead of the decoders: several at once, in order, and
-// never more bytes than its budget.
+// never more bytes than its budget (but one span, however large).
 type fetcher struct {
-	images *bucket.Bucket
-	limit  int64 // bytes of one image; larger ones are not read
-	budget *semaphore.Weighted
-	bytes  int64
-	mu     sync.Mutex
-	free   [][]byte // buffers of spans that are decoded
+	images   *bucket.Bucket
+	limit    int64 // bytes of one image; larger ones are not read
+	requests int   // under way at once
+	bytes    int64
+	budget   *semaphore.Weighted
+
+	mu    sync.Mutex
+	free  []*span // decoded, their buffers to be used again
+	spare int64   // bytes of those buffers
 }
 
-// inFlight is the number of requests under way at once.
-const inFlight = 16
+// minRequests are in flight even with few decoders: most of a request's time is
+// waiting.
+const minRequests = 16
 
-func newFetcher(images *bucket.Bucket, readAhead, limit int64) *fetcher {
-	return &fetcher{images: images, limit: limit, bytes: readAhead, budget: semaphore.NewWeighted(readAhead)}
+func newFetcher(images *bucket.Bucket, readAhead, limit int64, decoders int) *fetcher {
+	return &fetcher{images: images, limit: limit, requests: max(minRequests, 4*decoders), bytes: readAhead, budget: semaphore.NewWeighted(readAhead)}
 }
 
-// run fetches the spans, sending each on out, in order, before it is ready. It
-// returns when all are fetched or ctx ends; either way every span that was sent
-// becomes ready.
-func (f *fetcher) run(ctx context.Context, spans []*span, out chan<- *span) {
+// run fetches the spans of the images and sends each on out, in order, before
+// it is ready. It returns when all are fetched or ctx ends; either way every
+// span that was sent becomes ready.
+func (f *fetcher) run(ctx context.Context, images []schemas.Image, out chan<- *span) {
 	defer close(out)
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	slots := make(chan struct{}, inFlight)
-	for _, s := range spans {
-		s.left = len(s.items)
+	free := make(chan struct{}, f.requests)
+	for first := 0; first < len(images); {
+		n, size := cut(images[first:], f.limit)
 		// A span larger than the whole budget takes all of it.
-		s.held = min(s.size, f.bytes)
-		if f.budget.Acquire(ctx, s.held) != nil {
+		held := min(size, f.bytes)
+		if f.budget.Acquire(ctx, held) != nil {
 			return
 		}
 		select {
-		case slots <- struct{}{}:
+		case free <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
-		workers.Add(1)
-		go func() {
-			defer workers.Done()
+		s := f.span(images[first:first+n], size)
+		s.first, s.held = int64(first), held
+		first += n
+		workers.Go(func() {
 			f.fetch(ctx, s)
-			<-slots
-			close(s.ready)
-		}()
+			<-free
+			s.ready <- struct{}{}
+		})
 		select {
 		case out <- s:
 		case <-ctx.Done():
@@ -114,76 +114,99 @@ func (f *fetcher) run(ctx context.Context, spans []*span, out chan<- *span) {
 	}
 }
 
+// one fetches an image alone. One that is not what was listed is a [*reject].
+// The bytes are the caller's.
+func (f *fetcher) one(ctx context.Context, img schemas.Image) ([]byte, error) {
+	list := []schemas.Image{img}
+	_, size := cut(list, f.limit)
+	s := f.span(list, size)
+	f.fetch(ctx, s)
+	return s.data, s.err
+}
+
 func (f *fetcher) fetch(ctx context.Context, s *span) {
-	if s.size > f.limit && len(s.items) == 1 {
-		s.missed, s.err = "too-large", fmt.Errorf("%d bytes are more than preprocess.max_bytes (%d) allows", s.size, f.limit)
+	if size := s.images[0].Size; size > f.limit {
+		s.err = &reject{"too-large", fmt.Sprintf("%d bytes are more than preprocess.max_bytes (%d) allows", size, f.limit)}
 		return
 	}
-	s.data = f.buffer(int(s.size))
 	err := f.read(ctx, s)
 	switch {
 	case err == nil:
 	case errors.Is(err, bucket.ErrNotFound):
-		s.missed = "missing"
-	case errors.Is(err, bucket.ErrChanged), errors.Is(err, io.ErrUnexpectedEOF):
-		s.missed = "changed"
-	}
-	if err != nil {
-		s.err = fmt.Errorf("read %s: %w", s.key, err)
+		s.err = &reject{"missing", fmt.Sprintf("it was deleted after it was listed: %v", err)}
+	case errors.Is(err, bucket.ErrChanged):
+		s.err = &reject{"changed", fmt.Sprintf("it changed after it was listed: %v", err)}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		// The object is as long as it was, but its transfers break off.
+		s.err = pipeline.Retryable(fmt.Errorf("read image %s: %w", s.images[0].Key, err))
+	default:
+		s.err = fmt.Errorf("read image %s: %w", s.images[0].Key, err)
 	}
 }
 
 // read fills the span and refuses an object that is not the one that was
 // listed.
 func (f *fetcher) read(ctx context.Context, s *span) error {
-	r, err := f.images.NewReader(ctx, s.key, s.offset, s.size)
+	listed, size := s.images[0], int64(len(s.data))
+	r, err := f.images.NewReader(ctx, listed.Key, listed.Offset, size)
+	if err != nil && ctx.Err() == nil {
+		// Stores differ in how they refuse a range beyond the end.
+		if now, gone := f.images.Stat(ctx, listed.Key); gone == nil && now.Size < listed.Offset+size {
+			return fmt.Errorf("%w: it ends at byte %d, before byte %d", bucket.ErrChanged, now.Size, listed.Offset+size)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	listed, now := s.items[0].image, r.Object()
-	if listed.ETag != "" && now.ETag != "" && listed.ETag != now.ETag || listed.Member == "" && listed.Size != now.Size {
-		return fmt.Errorf("%w: it was listed with %d bytes and tag %s, now it has %d and %s", bucket.ErrChanged, listed.Size, listed.ETag, now.Size, now.ETag)
+	now := r.Object()
+	if listed.Member == "" && listed.Size != now.Size {
+		return fmt.Errorf("%w: it had %d bytes and has %d", bucket.ErrChanged, listed.Size, now.Size)
+	}
+	if listed.ETag != "" && now.ETag != "" && listed.ETag != now.ETag {
+		return fmt.Errorf("%w: its entity tag is another one", bucket.ErrChanged)
 	}
 	_, err = io.ReadFull(r, s.data)
 	return err
 }
 
-// buffer returns a buffer of n bytes, reused where one is large enough.
-func (f *fetcher) buffer(n int) []byte {
+// span returns a span with a buffer, a used one where one fits. A buffer more
+// than twice too large is left to larger spans.
+func (f *fetcher) span(images []schemas.Image, size int64) *span {
+	const page = 16 << 10
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := len(f.free) - 1; i >= 0; i-- {
-		if b := f.free[i]; cap(b) >= n {
-			f.free[i] = f.free[len(f.free)-1]
-			f.free = f.free[:len(f.free)-1]
-			return b[:n]
+	for i, s := range f.free {
+		if room := int64(cap(s.data)); room < size || room > 2*size+page {
+			continue
 		}
+		last := len(f.free) - 1
+		f.free[i], f.free[last] = f.free[last], nil
+		f.free = f.free[:last]
+		f.spare -= int64(cap(s.data))
+		s.images, s.data, s.err, s.left = images, s.data[:size], nil, len(images)
+		return s
 	}
-	// Rounding up lets buffers of similar sizes serve each other.
-	return make([]byte, n, (n+1<<14)&^(1<<14-1))
+	return &span{images: images, left: len(images), ready: make(chan struct{}, 1), data: make([]byte, size, (size+page-1)&^(page-1))}
 }
 
-// done says that one image of the span is decoded; with the last one the
-// span's memory is free again.
+// done says that one image of the span is decoded. With the last one the span
+// is over: its memory serves others.
 func (f *fetcher) done(s *span) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	s.left--
-	last := s.left == 0
-	if last && s.data != nil {
-		if len(f.free) < inFlight {
-			f.free = append(f.free, s.data)
-		}
-		s.data = nil
+	if s.left > 0 {
+		return
 	}
-	f.mu.Unlock()
-	if last {
-		f.budget.Release(s.held)
+	f.budget.Release(s.held)
+	if room := int64(cap(s.data)); len(f.free) < f.requests && f.spare+room <= f.bytes {
+		f.free, f.spare = append(f.free, s), f.spare+room
 	}
 }
 
-// bytesOf returns the image's bytes within its span.
-func (s *span) bytesOf(it item) []byte {
-	from := it.image.Offset - s.offset
-	return s.data[from : from+it.image.Size]
+// bytesOf returns the bytes of the i-th image of the span.
+func (s *span) bytesOf(i int) []byte {
+	from := s.images[i].Offset - s.images[0].Offset
+	return s.data[from : from+s.images[i].Size]
 }

@@ -14,51 +14,51 @@ import (
 	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/schemas"
-	"sela/stages/internal/imageio"
 	"sela/stages/internal/ort"
 )
 
-// A batch is the images with indices [first, first+n) of a task, in one slot of
-// the session. Batches are cut at fixed indices and an unusable image keeps its
-// place, so that what shares a batch with an image depends on the listing only.
+// A batch is the images with indices [index·n, (index+1)·n) of a task, in one
+// slot of the session. Batches are cut at fixed indices and an unusable image
+// keeps its place, so that what shares a batch with an image depends on the
+// listing only. Batches are used over and over.
 type batch struct {
 	index   int64
 	images  []schemas.Image
-	digests [][32]byte
-	rejects []*imageio.Error // by position; nil where the image is usable
+	digests [][32]byte // by position
+	rejects []*reject  // by position; nil where the image is usable
 	slot    *ort.Slot
-	pending atomic.Int64
+	pending atomic.Int64 // images not yet decoded
 }
 
-// A job is one image on its way to its place in a batch.
-type job struct {
+// A placement is one image on its way to its place in a batch.
+type placement struct {
 	batch *batch
 	pos   int
 	span  *span
-	item  item
+	item  int // within the span
 }
 
 // flow moves the images of one task through fetch, decode, inference and
-// writing, all overlapping. Every queue is bounded; the slots bound the batches.
+// writing, all overlapping. Every queue is bounded; the number of batches
+// bounds what is between fetch and writing. When [flow.run] returns, no
+// goroutine of the flow is left.
 type flow struct {
 	classifier *Classifier
 	fetch      *fetcher
 	out        *output
 	decoders   int
 	runners    int
-	slots      *slotPool
-	timing     *Timing
+	free       chan *batch
+	written    int64 // batches
+	timing     Timing
 }
-
-// slotPool keeps a classifier's slots between tasks: they hold the big buffers.
-type slotPool struct{ free chan *ort.Slot }
 
 // Timing says how the time of a task went. Busy times are summed over
 // goroutines and may exceed the wall time; waits are of one goroutine each.
 type Timing struct {
 	Wall      Nanos `json:"wall_ns"`
 	Fetch     Nanos `json:"fetch_wait_ns"`     // feeder waiting for the next span: the store is slow
-	Slot      Nanos `json:"slot_wait_ns"`      // feeder waiting for a slot: the model is slow
+	Slot      Nanos `json:"slot_wait_ns"`      // feeder waiting for a batch: the model is slow
 	Decode    Nanos `json:"decode_busy_ns"`    // decoding, resizing, hashing
 	Inference Nanos `json:"inference_busy_ns"` // inside ONNX Runtime
 	Write     Nanos `json:"write_busy_ns"`     // Arrow and Parquet
@@ -80,109 +80,138 @@ func (n *Nanos) UnmarshalJSON(raw []byte) error {
 
 func (n *Nanos) since(t time.Time) { n.Add(int64(time.Since(t))) }
 
+// newFlow makes the flow of one attempt, which has the batches to itself.
+func newFlow(c *Classifier, batches []*batch, images *bucket.Bucket, out *output, spec *pipeline.Job) *flow {
+	decoders := orCores(spec.Extract.Decoders)
+	f := &flow{classifier: c, out: out, decoders: decoders, runners: c.runners,
+		fetch: newFetcher(images, int64(spec.Extract.ReadAhead), int64(spec.Preprocess.MaxBytes), decoders),
+		free:  make(chan *batch, len(batches))}
+	for _, b := range batches {
+		f.free <- b
+	}
+	return f
+}
+
+func orCores(n int) int {
+	if n > 0 {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
 // run processes the images of a task and hands every batch, in order, to the
 // output.
 func (f *flow) run(ctx context.Context, images []schemas.Image) error {
-	start := time.Now()
-	defer f.timing.Wall.since(start)
+	defer f.timing.Wall.since(time.Now())
 	group, ctx := errgroup.WithContext(ctx)
-	spans := make(chan *span, inFlight)
-	jobs := make(chan job, 2*f.decoders)
-	ready := make(chan *batch, cap(f.slots.free))
-	written := make(chan *batch, cap(f.slots.free))
-	batches := (int64(len(images)) + int64(f.classifier.Batch) - 1) / int64(f.classifier.Batch)
+	spans := make(chan *span, f.fetch.requests)
+	placements := make(chan placement, 2*f.decoders)
+	ready := make(chan *batch, cap(f.free))
+	done := make(chan *batch, cap(f.free))
 
-	group.Go(func() error { f.fetch.run(ctx, cut(images), spans); return ctx.Err() })
-	group.Go(func() error { defer close(jobs); return f.feed(ctx, images, spans, jobs) })
-
-	decoders, dctx := errgroup.WithContext(ctx)
-	for range f.decoders {
-		decoders.Go(func() error { return f.decode(dctx, jobs, ready) })
+	group.Go(func() error { f.fetch.run(ctx, images, spans); return ctx.Err() })
+	group.Go(func() error { defer close(placements); return f.feed(ctx, images, spans, placements) })
+	f.several(group, ctx, f.decoders, func(ctx context.Context) error { return f.decode(ctx, placements, ready) }, func() { close(ready) })
+	f.several(group, ctx, f.runners, func(ctx context.Context) error { return f.infer(ctx, ready, done) }, func() { close(done) })
+	group.Go(func() error { return f.write(ctx, done) })
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	group.Go(func() error { defer close(ready); return decoders.Wait() })
-
-	runners, rctx := errgroup.WithContext(ctx)
-	for range f.runners {
-		runners.Go(func() error { return f.infer(rctx, ready, written) })
+	if batches := (len(images) + f.classifier.Batch - 1) / f.classifier.Batch; f.written != int64(batches) {
+		return fmt.Errorf("%d of %d batches were written", f.written, batches)
 	}
-	group.Go(func() error { defer close(written); return runners.Wait() })
-	group.Go(func() error { return f.write(ctx, batches, written) })
-	return group.Wait()
+	return nil
+}
+
+// several runs n workers in the group, and after as soon as all have ended.
+func (f *flow) several(group *errgroup.Group, ctx context.Context, n int, work func(context.Context) error, after func()) {
+	workers, ctx := errgroup.WithContext(ctx)
+	for range n {
+		workers.Go(func() error { return work(ctx) })
+	}
+	group.Go(func() error { defer after(); return workers.Wait() })
 }
 
 // feed takes the spans in order, gives their images a place in a batch, and
-// passes them on. It alone waits for slots, in order, so that the oldest batch
-// always has one and the flow cannot lock up.
-func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *span, jobs chan<- job) error {
+// passes them on. It alone waits for batches, in order, so that the oldest one
+// always has its slot and the flow cannot lock up.
+func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *span, placements chan<- placement) error {
 	var current *batch
+	size := int64(f.classifier.Batch)
+	begin := time.Now()
 	for s := range spans {
-		begin := time.Now()
 		select {
 		case <-s.ready:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		f.timing.Fetch.since(begin)
-		if s.err != nil && s.missed == "" {
+		if s.err != nil && !errors.As(s.err, new(*reject)) {
 			return s.err
 		}
-		for _, it := range s.items {
-			if index := it.index / int64(f.classifier.Batch); current == nil || current.index != index {
+		for i := range s.images {
+			at := s.first + int64(i)
+			if current == nil || current.index != at/size {
 				begin := time.Now()
-				slot, err := f.slots.take(ctx)
-				if err != nil {
-					return err
+				select {
+				case current = <-f.free:
+				case <-ctx.Done():
+					return ctx.Err()
 				}
 				f.timing.Slot.since(begin)
-				current = f.newBatch(index, images, slot)
+				f.begin(current, at/size, images)
 			}
-			j := job{batch: current, pos: int(it.index % int64(f.classifier.Batch)), span: s, item: it}
 			select {
-			case jobs <- j:
+			case placements <- placement{batch: current, pos: int(at % size), span: s, item: i}:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
+		begin = time.Now()
 	}
 	return ctx.Err()
 }
 
-func (f *flow) newBatch(index int64, images []schemas.Image, slot *ort.Slot) *batch {
-	first := index * int64(f.classifier.Batch)
-	images = images[first:min(first+int64(f.classifier.Batch), int64(len(images)))]
-	b := &batch{index: index, images: images, slot: slot,
-		digests: make([][32]byte, len(images)), rejects: make([]*imageio.Error, len(images))}
-	b.pending.Store(int64(len(images)))
-	f.classifier.blank(slot, len(images), f.classifier.Batch)
-	return b
+// begin makes b the batch of the given index.
+func (f *flow) begin(b *batch, index int64, images []schemas.Image) {
+	size := f.classifier.Batch
+	images = images[int(index)*size:]
+	b.index, b.images = index, images[:min(size, len(images))]
+	clear(b.rejects)
+	b.pending.Store(int64(len(b.images)))
+	f.classifier.blank(b.slot, len(b.images), size)
 }
 
-// decode turns encoded images into tensors until the jobs end.
-func (f *flow) decode(ctx context.Context, jobs <-chan job, ready chan<- *batch) error {
+// decode turns encoded images into tensors until the placements end.
+func (f *flow) decode(ctx context.Context, placements <-chan placement, ready chan<- *batch) error {
 	worker := f.classifier.pre.NewWorker()
-	for j := range jobs {
-		begin := time.Now()
-		if j.span.missed != "" {
-			j.batch.rejects[j.pos] = &imageio.Error{Class: imageio.Class(j.span.missed), Err: j.span.err}
-		} else {
-			data := j.span.bytesOf(j.item)
-			j.batch.digests[j.pos] = sha256.Sum256(data)
-			if err := f.classifier.preprocess(worker, data, j.batch.slot, j.pos); err != nil {
-				var bad *imageio.Error
-				if !errors.As(err, &bad) {
-					return fmt.Errorf("decode %s %s: %w", j.item.image.Key, j.item.image.Member, err)
-				}
-				j.batch.rejects[j.pos] = bad
-				f.classifier.blank(j.batch.slot, j.pos, j.pos+1)
-			}
+	for p := range placements {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		f.fetch.done(j.span)
+		begin := time.Now()
+		err := p.span.err
+		if err == nil {
+			data := p.span.bytesOf(p.item)
+			p.batch.digests[p.pos] = sha256.Sum256(data)
+			err = f.classifier.preprocess(worker, data, p.batch.slot, p.pos)
+		} else {
+			f.classifier.blank(p.batch.slot, p.pos, p.pos+1)
+		}
+		if err != nil {
+			bad := new(reject)
+			if !errors.As(err, &bad) {
+				return fmt.Errorf("image %s: %w", place(p.span.images[p.item]), err)
+			}
+			p.batch.rejects[p.pos] = bad
+		}
+		f.fetch.done(p.span)
 		f.timing.Decode.since(begin)
-		if j.batch.pending.Add(-1) > 0 {
+		if p.batch.pending.Add(-1) > 0 {
 			continue
 		}
 		select {
-		case ready <- j.batch:
+		case ready <- p.batch:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -190,15 +219,22 @@ func (f *flow) decode(ctx context.Context, jobs <-chan job, ready chan<- *batch)
 	return ctx.Err()
 }
 
-func (f *flow) infer(ctx context.Context, ready <-chan *batch, written chan<- *batch) error {
+// infer runs the model on batches until they end. The first batch of the run
+// has shown that the model can run on such batches, so that a failure now is
+// one of memory or device.
+func (f *flow) infer(ctx context.Context, ready <-chan *batch, done chan<- *batch) error {
 	for b := range ready {
 		begin := time.Now()
 		if err := f.classifier.session.Run(ctx, b.slot); err != nil {
-			return fmt.Errorf("run the model on rows %d to %d: %w", b.images[0].Row, b.images[len(b.images)-1].Row, err)
+			err = fmt.Errorf("rows %d to %d: %w", b.images[0].Row, b.images[len(b.images)-1].Row, err)
+			if errors.Is(err, ort.ErrRun) {
+				err = pipeline.Retryable(err)
+			}
+			return err
 		}
 		f.timing.Inference.since(begin)
 		select {
-		case written <- b:
+		case done <- b:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -207,51 +243,20 @@ func (f *flow) infer(ctx context.Context, ready <-chan *batch, written chan<- *b
 }
 
 // write puts the batches back in order and writes them.
-func (f *flow) write(ctx context.Context, batches int64, written <-chan *batch) error {
+func (f *flow) write(ctx context.Context, done <-chan *batch) error {
 	waiting := map[int64]*batch{}
-	next := int64(0)
-	for b := range written {
+	for b := range done {
 		waiting[b.index] = b
-		for b := waiting[next]; b != nil; b = waiting[next] {
-			delete(waiting, next)
-			next++
+		for b := waiting[f.written]; b != nil; b = waiting[f.written] {
+			delete(waiting, f.written)
 			begin := time.Now()
-			err := f.out.write(b)
-			f.timing.Write.since(begin)
-			if err != nil {
+			if err := f.out.write(b); err != nil {
 				return err
 			}
-			f.slots.free <- b.slot
+			f.timing.Write.since(begin)
+			f.written++
+			f.free <- b
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if next != batches {
-		return fmt.Errorf("%d of %d batches were written", next, batches)
-	}
-	return nil
-}
-
-func (p *slotPool) take(ctx context.Context) (*ort.Slot, error) {
-	select {
-	case s := <-p.free:
-		return s, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// newFlow makes the flow of one attempt.
-func newFlow(c *Classifier, slots *slotPool, images *bucket.Bucket, out *output, spec *pipeline.Job, timing *Timing) *flow {
-	return &flow{classifier: c, slots: slots, out: out, timing: timing,
-		fetch:    newFetcher(images, int64(spec.Extract.ReadAhead), int64(spec.Preprocess.MaxBytes)),
-		decoders: orCores(spec.Extract.Decoders), runners: orCores(spec.Runtime.Threads)}
-}
-
-func orCores(n int) int {
-	if n > 0 {
-		return n
-	}
-	return runtime.GOMAXPROCS(0)
+	return ctx.Err()
 }

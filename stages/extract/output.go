@@ -13,18 +13,21 @@ import (
 
 	"sela/pipeline"
 	"sela/schemas"
-	"sela/stages/internal/imageio"
-	"sela/stages/internal/ort"
 	"sela/stages/internal/quarantine"
 )
 
-// The sample table holds sampleRows images per cluster, which is what a solver
+// A head's sample holds sampleRows images per cluster, which is what a solver
 // needs to start well (design notes, "Fewer passes"), but at most a quarter of
 // all: where N is small a full pass is cheap.
 const (
 	sampleRows  = 60
 	sampleShare = 0.25
 )
+
+// sampleOf returns the share of the images that is in a head's sample.
+func sampleOf(clusters int, images int64) float64 {
+	return min(sampleShare, float64(sampleRows*clusters)/float64(max(images, 1)))
+}
 
 // A block of log-probabilities is one row group and one page: large enough to
 // be read at disk speed, small enough that T of them fit in memory while T
@@ -49,109 +52,158 @@ type table struct {
 	name  string
 	path  string
 	width int
-	value int // index among the slot's outputs
-	sha   bool
 	w     *schemas.BlocksWriter
 }
 
-// output writes what the model says about a task's images: a table per head,
-// the features, and the sample; and the images it says nothing about.
-type output struct {
-	attempt    *pipeline.Attempt
-	heads      []*table
-	features   *table
-	samples    []*table
-	quarantine *quarantine.Table
-	threshold  uint64 // an image whose key hash is below it belongs to the sample
-	rejectable int64  // rows of this task that may be rejected
-
-	rows    []int64
-	digests [][32]byte
-	chosen  []int // positions, among the kept rows, of the sample
-	scratch []float32
+func (t *table) append(rows []int64, values []float32, sha [][32]byte) error {
+	batch := schemas.NewBatch(rows, values, sha, t.width, nil)
+	defer batch.Release()
+	if err := t.w.Write(batch); err != nil {
+		return fmt.Errorf("%s: %w", t.name, err)
+	}
+	return nil
 }
 
-// createOutput opens the tables of a task under its attempt's folder.
-func createOutput(a *pipeline.Attempt, c *Classifier, images int64, kv map[string]string) (*output, error) {
-	o := &output{attempt: a, quarantine: quarantine.New(a, "extract-"+a.Task.ID), rejectable: images}
-	share := sampleShare
-	for _, h := range c.Heads {
-		share = math.Min(share, math.Max(0, float64(sampleRows*h.Clusters)/float64(max(images, 1))))
+// sample is the sample of one head: the images whose key hash is below its
+// threshold. It gathers rows until a batch is worth its overhead.
+type sample struct {
+	table
+	threshold uint64
+	rows      []int64
+	values    []float32
+}
+
+// gatherRows is how many rows a sample gathers.
+const gatherRows = 256
+
+func (s *sample) pick(rows []int64, hashes []uint64, values []float32) error {
+	for i, hash := range hashes {
+		if hash < s.threshold {
+			s.rows = append(s.rows, rows[i])
+			s.values = append(s.values, values[i*s.width:(i+1)*s.width]...)
+		}
 	}
-	o.threshold = uint64(share * math.MaxUint64)
-	shard := a.Run.Job.Extract.ShardRows
-	create := func(kind, folder string, head, width, value int, sha bool) (*table, error) {
-		t := &table{name: folder + "/part-" + a.Task.ID + ".parquet", width: width, value: value, sha: sha}
+	if len(s.rows) < gatherRows {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *sample) flush() error {
+	if len(s.rows) == 0 {
+		return nil
+	}
+	err := s.append(s.rows, s.values, nil)
+	s.rows, s.values = s.rows[:0], s.values[:0]
+	return err
+}
+
+// output writes what the model says about a task's images: a table per head,
+// the features, and the samples; and the images it says nothing about.
+type output struct {
+	classifier *Classifier
+	attempt    *pipeline.Attempt
+	heads      []*table
+	samples    []*sample
+	features   *table // nil without features
+	quarantine *quarantine.Table
+
+	// Of the batch being written, and reused: the positions of its usable
+	// images, and for each its row, digest and key hash.
+	kept    []int
+	rows    []int64
+	digests [][32]byte
+	hashes  []uint64
+	key     []byte
+}
+
+// createOutput opens the tables of a task under its attempt's folder. After an
+// error it has to be aborted, too. images are those of the whole run.
+func createOutput(a *pipeline.Attempt, c *Classifier, images int64, kv map[string]string) (*output, error) {
+	o := &output{classifier: c, attempt: a, quarantine: quarantine.New(a, "extract-"+a.Task.ID)}
+	create := func(t *table, kind, folder string, head, width int) (err error) {
+		t.name = folder + "/part-" + a.Task.ID + ".parquet"
 		t.path = filepath.Join(a.Dir, fmt.Sprintf("%s-%d.parquet", kind, head))
-		w, err := schemas.CreateBlocks(t.path, schemas.BlocksMeta{Kind: kind, Head: head, Width: width, WithSHA256: sha,
-			BlockRows: blockRows(width, len(c.Heads), shard), KV: kv})
-		t.w = w
-		return t, err
+		t.width = width
+		t.w, err = schemas.CreateBlocks(t.path, schemas.BlocksMeta{Kind: kind, Head: head, Width: width, WithSHA256: kind == schemas.KindLogprobs && head == 0,
+			BlockRows: blockRows(width, len(c.Heads), a.Run.Job.Extract.ShardRows), KV: kv})
+		return err
 	}
 	for h, head := range c.Heads {
-		t, err := create(schemas.KindLogprobs, fmt.Sprintf("logprobs/head-%d", h), h, head.Clusters, h, h == 0)
-		if err != nil {
-			return o, err
-		}
+		t := &table{}
 		o.heads = append(o.heads, t)
-		t, err = create(schemas.KindSample, fmt.Sprintf("sample/head-%d", h), h, head.Clusters, h, false)
-		if err != nil {
+		if err := create(t, schemas.KindLogprobs, fmt.Sprintf("logprobs/head-%d", h), h, head.Clusters); err != nil {
 			return o, err
 		}
-		o.samples = append(o.samples, t)
+		s := &sample{threshold: uint64(sampleOf(head.Clusters, images) * math.MaxUint64)}
+		o.samples = append(o.samples, s)
+		if err := create(&s.table, schemas.KindSample, fmt.Sprintf("sample/head-%d", h), h, head.Clusters); err != nil {
+			return o, err
+		}
 	}
 	if c.FeatureDim > 0 {
-		t, err := create(schemas.KindFeatures, "features", 0, c.FeatureDim, len(c.Heads), false)
-		if err != nil {
-			return o, err
-		}
-		o.features = t
+		o.features = &table{}
+		return o, create(o.features, schemas.KindFeatures, "features", 0, c.FeatureDim)
 	}
 	return o, nil
 }
 
+// writers is how many tables are written or finished side by side. What one of
+// them encodes is held in memory.
+const writers = 4
+
 // write appends a batch. The slot's memory is free again when it returns.
 func (o *output) write(b *batch) error {
-	o.rows, o.digests, o.chosen = o.rows[:0], o.digests[:0], o.chosen[:0]
-	kept := make([]int, 0, len(b.images))
-	for pos, img := range b.images {
-		if b.rejects[pos] == nil {
-			b.rejects[pos] = o.examine(b.slot, pos)
-		}
-		if bad := b.rejects[pos]; bad != nil {
-			if err := o.reject(img, bad); err != nil {
-				return err
-			}
-			continue
-		}
-		if keyHash(img) < o.threshold {
-			o.chosen = append(o.chosen, len(kept))
-		}
-		kept = append(kept, pos)
-		o.rows = append(o.rows, img.Row)
-		o.digests = append(o.digests, b.digests[pos])
+	if err := o.sort(b); err != nil {
+		return err
 	}
 	o.attempt.Progress(int64(len(b.images)))
-	if len(kept) == 0 {
+	if len(o.kept) == 0 {
 		return nil
 	}
 	var group errgroup.Group
-	group.SetLimit(4)
+	group.SetLimit(writers)
 	for h := range o.heads {
 		group.Go(func() error {
-			values := compact(b.slot.Outputs[h].Float32(), o.heads[h].width, kept)
-			if err := o.append(o.heads[h], values); err != nil {
+			values := compact(b.slot.Outputs[h].Float32(), o.heads[h].width, o.kept)
+			var sha [][32]byte
+			if h == 0 {
+				sha = o.digests
+			}
+			if err := o.heads[h].append(o.rows, values, sha); err != nil {
 				return err
 			}
-			return o.appendSample(o.samples[h], values)
+			return o.samples[h].pick(o.rows, o.hashes, values)
 		})
 	}
 	if o.features != nil {
 		group.Go(func() error {
-			return o.append(o.features, compact(b.slot.Outputs[o.features.value].Float32(), o.features.width, kept))
+			return o.features.append(o.rows, compact(b.slot.Outputs[len(o.heads)].Float32(), o.features.width, o.kept), nil)
 		})
 	}
 	return group.Wait()
+}
+
+// sort parts the images that can be used from those that go to quarantine.
+func (o *output) sort(b *batch) error {
+	o.kept, o.rows, o.digests, o.hashes = o.kept[:0], o.rows[:0], o.digests[:0], o.hashes[:0]
+	for pos, img := range b.images {
+		bad := b.rejects[pos]
+		if bad == nil {
+			bad = o.classifier.examine(b.slot, pos)
+		}
+		if bad != nil {
+			if err := o.quarantine.Add(bad.row(img)); err != nil {
+				return err
+			}
+			continue
+		}
+		o.kept = append(o.kept, pos)
+		o.rows = append(o.rows, img.Row)
+		o.digests = append(o.digests, b.digests[pos])
+		o.hashes = append(o.hashes, o.keyHash(img))
+	}
+	return nil
 }
 
 // compact moves the rows at the kept positions, which ascend, to the front.
@@ -164,84 +216,19 @@ func compact(values []float32, width int, kept []int) []float32 {
 	return values[:len(kept)*width]
 }
 
-func (o *output) append(t *table, values []float32) error {
-	var sha [][32]byte
-	if t.sha {
-		sha = o.digests
-	}
-	return t.append(o.rows, values, sha)
-}
-
-func (o *output) appendSample(t *table, values []float32) error {
-	if len(o.chosen) == 0 {
-		return nil
-	}
-	rows := make([]int64, len(o.chosen))
-	picked := make([]float32, 0, len(o.chosen)*t.width)
-	for i, k := range o.chosen {
-		rows[i] = o.rows[k]
-		picked = append(picked, values[k*t.width:(k+1)*t.width]...)
-	}
-	return t.append(rows, picked, nil)
-}
-
-func (t *table) append(rows []int64, values []float32, sha [][32]byte) error {
-	batch := schemas.NewBatch(rows, values, sha, t.width, nil)
-	defer batch.Release()
-	if err := t.w.Write(batch); err != nil {
-		return fmt.Errorf("%s: %w", t.name, err)
-	}
-	return nil
-}
-
-// notANumber is the class of an image for which the model gives no usable
-// log-probabilities.
-const notANumber imageio.Class = "nan"
-
-// examine refuses an image in whose outputs a head has NaN, +Inf, or nothing
-// but −Inf: no assignment could use it. Features must be finite.
-func (o *output) examine(s *ort.Slot, pos int) *imageio.Error {
-	for h, t := range o.heads {
-		best := math.Inf(-1)
-		for _, x := range s.Outputs[t.value].Float32()[pos*t.width : (pos+1)*t.width] {
-			if v := float64(x); v > best {
-				best = v
-			} else if v != v {
-				best = math.NaN()
-				break
-			}
-		}
-		if math.IsNaN(best) || math.IsInf(best, 0) {
-			return &imageio.Error{Class: notANumber, Err: fmt.Errorf("head %d: the model's largest log-probability is %v", h, best)}
-		}
-	}
-	if t := o.features; t != nil {
-		for _, x := range s.Outputs[t.value].Float32()[pos*t.width : (pos+1)*t.width] {
-			if v := float64(x); math.IsNaN(v) || math.IsInf(v, 0) {
-				return &imageio.Error{Class: notANumber, Err: fmt.Errorf("the model's features hold %v", v)}
-			}
-		}
-	}
-	return nil
-}
-
-func (o *output) reject(img schemas.Image, bad *imageio.Error) error {
-	row := img.Row
-	return o.quarantine.Add(schemas.Quarantine{Row: &row, Key: img.Key, Member: img.Member, Stage: Name, Class: string(bad.Class), Message: bad.Error()})
-}
-
-// keyHash is the hash that decides whether an image belongs to the sample: the
+// keyHash is the hash that decides whether an image belongs to a sample: the
 // same in every run that lists it.
-func keyHash(img schemas.Image) uint64 {
-	h := sha256.New()
-	h.Write([]byte(img.Key))
-	h.Write([]byte{0})
-	h.Write([]byte(img.Member))
-	return binary.BigEndian.Uint64(h.Sum(nil))
+func (o *output) keyHash(img schemas.Image) uint64 {
+	o.key = append(append(append(o.key[:0], img.Key...), 0), img.Member...)
+	sum := sha256.Sum256(o.key)
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 func (o *output) tables() []*table {
-	all := append(append([]*table{}, o.heads...), o.samples...)
+	all := append([]*table{}, o.heads...)
+	for _, s := range o.samples {
+		all = append(all, &s.table)
+	}
 	if o.features != nil {
 		all = append(all, o.features)
 	}
@@ -250,15 +237,28 @@ func (o *output) tables() []*table {
 
 // finish checks every table and uploads it.
 func (o *output) finish(ctx context.Context) error {
-	for _, t := range o.tables() {
-		stats, err := t.w.Commit()
-		t.w = nil
-		if err != nil {
-			return fmt.Errorf("%s: %w", t.name, err)
-		}
-		if err := o.attempt.Upload(ctx, t.path, t.name, stats); err != nil {
+	for _, s := range o.samples {
+		if err := s.flush(); err != nil {
 			return err
 		}
+	}
+	group, running := errgroup.WithContext(ctx)
+	group.SetLimit(writers)
+	for _, t := range o.tables() {
+		group.Go(func() error {
+			if running.Err() != nil {
+				return running.Err()
+			}
+			stats, err := t.w.Commit()
+			t.w = nil
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			return o.attempt.Upload(running, t.path, t.name, stats)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return o.quarantine.Finish(ctx)
 }

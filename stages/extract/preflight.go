@@ -9,7 +9,6 @@ import (
 	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/schemas"
-	"sela/stages/internal/imageio"
 	"sela/stages/internal/onnx"
 	"sela/stages/internal/ort"
 )
@@ -32,63 +31,59 @@ const sumTolerance = 0.02
 func (c *Classifier) Preflight(ctx context.Context, images *bucket.Bucket, candidates []schemas.Image) (*Preflight, error) {
 	slot, err := c.NewSlot(ctx)
 	if err != nil {
-		return nil, err
+		return nil, badModel(err)
 	}
 	defer slot.Close()
 	p := &Preflight{}
 	if err := c.fill(ctx, images, candidates, slot, p); err != nil {
-		return nil, err
-	}
-	if err := c.checkRaw(ctx, slot, p.Images); err != nil {
-		return nil, pipeline.BadConfig(fmt.Errorf("first batch: %w", err))
-	}
-	if err := c.session.Run(ctx, slot); err != nil {
 		return nil, fmt.Errorf("first batch: %w", err)
 	}
-	if err := c.checkLogProbs(slot, p.Images); err != nil {
-		return nil, pipeline.BadConfig(fmt.Errorf("first batch: %w", err))
+	err = c.checkRaw(ctx, slot, p.Images)
+	if err == nil {
+		err = c.session.Run(ctx, slot)
 	}
-	if p.Probe, err = c.session.CheckDeterminism(ctx, slot); err != nil {
-		return nil, fmt.Errorf("first batch: %w", err)
+	if err == nil {
+		err = c.checkLogProbs(slot, p.Images)
+	}
+	if err == nil {
+		p.Probe, err = c.session.CheckDeterminism(ctx, slot)
+	}
+	if err != nil {
+		return nil, badModel(fmt.Errorf("first batch: %w", err))
 	}
 	return p, nil
 }
 
 // fill decodes candidates into the slot until it is full.
 func (c *Classifier) fill(ctx context.Context, images *bucket.Bucket, candidates []schemas.Image, slot *ort.Slot, p *Preflight) error {
-	fetch := newFetcher(images, maxSpan, c.pre.Spec().Limits.MaxBytes)
-	worker := c.pre.NewWorker()
+	fetch, worker := newFetcher(images, maxSpan, c.pre.Spec().Limits.MaxBytes, 1), c.pre.NewWorker()
 	c.blank(slot, 0, c.Batch)
 	var first error
 	for _, img := range candidates {
 		if p.Images == c.Batch {
 			break
 		}
-		s := cut([]schemas.Image{img})[0]
-		fetch.fetch(ctx, s)
-		err := s.err
-		if err != nil && s.missed == "" {
-			return err
-		}
+		data, err := fetch.one(ctx, img)
 		if err == nil {
-			err = c.preprocess(worker, s.bytesOf(s.items[0]), slot, p.Images)
+			err = c.preprocess(worker, data, slot, p.Images)
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			p.Images++
-			continue
-		}
-		var bad *imageio.Error
-		if s.missed == "" && !errors.As(err, &bad) {
+		case !errors.As(err, new(*reject)):
 			return err
-		}
-		c.blank(slot, p.Images, p.Images+1)
-		p.Rejected++
-		if first == nil {
-			first = fmt.Errorf("%s %s: %w", img.Key, img.Member, err)
+		default:
+			p.Rejected++
+			if first == nil {
+				first = fmt.Errorf("%s: %w", place(img), err)
+			}
 		}
 	}
+	if p.Images == 0 && first == nil {
+		return pipeline.BadData(errors.New("there are no images"))
+	}
 	if p.Images == 0 {
-		return pipeline.BadData(fmt.Errorf("first batch: none of the first %d images can be used; the first one: %w", len(candidates), first))
+		return pipeline.BadData(fmt.Errorf("none of the first %d images can be used (mend them, or leave them out with images.glob or images.prefix); the first one: %w", len(candidates), first))
 	}
 	return nil
 }
@@ -165,7 +160,7 @@ func checkKind(kind onnx.OutputKind, values []float32, width int) error {
 }
 
 // checkLogProbs makes sure that every head says something usable about at
-// least one image.
+// least one image, and the features too.
 func (c *Classifier) checkLogProbs(slot *ort.Slot, images int) error {
 	for h, head := range c.Heads {
 		usable := 0
@@ -180,6 +175,15 @@ func (c *Classifier) checkLogProbs(slot *ort.Slot, images int) error {
 		}
 		if usable == 0 {
 			return fmt.Errorf("head %d (%s): no image of %d has probabilities that sum to 1: the model's outputs are NaN or infinite, or model.kind is wrong", h, head.Name, images)
+		}
+	}
+	for pos := range images {
+		bad := c.examine(slot, pos)
+		if bad == nil {
+			return nil
+		}
+		if pos == images-1 {
+			return fmt.Errorf("no image of %d has usable outputs; the last one: %w", images, bad)
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ func (c *Classifier) Rerun(ctx context.Context, images *bucket.Bucket, list []sc
 		return false, err
 	}
 	defer slot.Close()
-	fetch, worker := newFetcher(images, maxSpan, c.Spec.Limits.MaxBytes), c.pre.NewWorker()
+	fetch, worker := newFetcher(images, maxSpan, c.Spec.Limits.MaxBytes, 1), c.pre.NewWorker()
 	results := make([]Rerun, c.Batch)
 	bitwise = true
 	for first := 0; first < len(list); first += c.Batch {
@@ -69,24 +69,17 @@ func (c *Classifier) Rerun(ctx context.Context, images *bucket.Bucket, list []sc
 }
 
 // place fetches, hashes and decodes an image into its place of the slot.
-func (c *Classifier) place(ctx context.Context, fetch *fetcher, worker *imageio.Worker, img schemas.Image, slot *ort.Slot, pos int) (Rerun, error) {
-	s := cut([]schemas.Image{img})[0]
-	fetch.fetch(ctx, s)
-	switch {
-	case s.err != nil && s.missed == "":
-		return Rerun{}, s.err
-	case s.err != nil:
-		return Rerun{Rejected: s.err}, nil
+func (c *Classifier) place(ctx context.Context, fetch *fetcher, worker *imageio.Worker, img schemas.Image, slot *ort.Slot, pos int) (r Rerun, err error) {
+	data, err := fetch.one(ctx, img)
+	if err == nil {
+		r.SHA256 = sha256.Sum256(data)
+		err = c.preprocess(worker, data, slot, pos)
 	}
-	data := s.bytesOf(s.items[0])
-	r := Rerun{SHA256: sha256.Sum256(data)}
-	if err := c.preprocess(worker, data, slot, pos); err != nil {
-		var bad *imageio.Error
-		if !errors.As(err, &bad) {
-			return r, fmt.Errorf("decode %s %s: %w", img.Key, img.Member, err)
-		}
-		c.blank(slot, pos, pos+1)
-		r.Rejected = bad
+	if errors.As(err, new(*reject)) {
+		r.Rejected, err = err, nil
 	}
-	return r, nil
+	if err != nil {
+		err = fmt.Errorf("image %s: %w", place(img), err)
+	}
+	return r, err
 }

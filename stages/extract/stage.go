@@ -3,9 +3,10 @@ package extract
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 
 	"sela/pipeline"
 	"sela/pipeline/bucket"
@@ -19,18 +20,23 @@ import (
 const Name = "extract"
 
 // Stage turns images into log-probability shards: one task per shard of the
-// listing. Its tasks run one at a time, since each uses all cores.
+// listing. A task uses all cores while it reads images and runs the model; then
+// it checks and uploads its files, and the next may begin. Two tasks at a time
+// therefore leave no core idle, and more gain nothing.
 type Stage struct {
 	Images *bucket.Bucket
 	// Open returns the classifier; it is called when the first task needs one.
 	Open func(ctx context.Context) (*Classifier, error)
 
+	listing   *list.Listing
+	preflight *Preflight
+
 	mu         sync.Mutex
 	classifier *Classifier
-	slots      []*ort.Slot
-	preflight  *Preflight
-	rejected   atomic.Int64 // by this process
-	listing    *list.Listing
+	// batches holds the batches, made with the classifier, while no flow has
+	// them: whoever takes them has the turn.
+	batches  chan []*batch
+	rejected map[string]int64 // by task, of those this process did
 }
 
 // Result is what an extract commit records.
@@ -44,14 +50,27 @@ type Result struct {
 // Name implements [pipeline.Stage].
 func (s *Stage) Name() string { return Name }
 
-// Plan implements [pipeline.Stage].
+// Plan implements [pipeline.Stage]. Only the model tells how much scratch a task
+// needs: it is opened, unless every task is done.
 func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, error) {
 	listing, err := list.Open(ctx, run)
 	if err != nil {
 		return nil, err
 	}
 	s.listing = listing
-	return tasks(run.Job, listing), nil
+	all := tasks(run.Job, listing)
+	done, err := run.Committed(ctx, Name)
+	if err != nil || len(done) == len(all) {
+		return all, err
+	}
+	c, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Scratch = scratchBytes(c, all[i].Rows)
+	}
+	return all, nil
 }
 
 func tasks(job *pipeline.Job, l *list.Listing) []pipeline.Task {
@@ -59,7 +78,7 @@ func tasks(job *pipeline.Job, l *list.Listing) []pipeline.Task {
 	all := make([]pipeline.Task, n)
 	for i := range all {
 		from, to := shardRange(job, l, i)
-		all[i] = pipeline.Task{ID: fmt.Sprintf("%05d", i), Index: i, Inputs: l.Digest, Rows: to - from, Scratch: scratchBytes(job, to-from)}
+		all[i] = pipeline.Task{ID: fmt.Sprintf("%05d", i), Index: i, Inputs: l.Snapshot, Rows: to - from}
 	}
 	return all
 }
@@ -67,13 +86,6 @@ func tasks(job *pipeline.Job, l *list.Listing) []pipeline.Task {
 func shardRange(job *pipeline.Job, l *list.Listing, i int) (from, to int64) {
 	from = int64(i) * job.Extract.ShardRows
 	return from, min(from+job.Extract.ShardRows, l.Images)
-}
-
-// scratchBytes bounds the local files of a task, where the job states the size
-// of its heads; a job that leaves it to the model is bounded by `sela plan`.
-func scratchBytes(job *pipeline.Job, rows int64) int64 {
-	values := int64(job.Model.Heads) * int64(job.Model.Clusters) * 4
-	return rows*(values+values/4+128) + 1<<20
 }
 
 // Preflight opens the classifier and runs the first batch, from the first
@@ -95,6 +107,8 @@ func (s *Stage) Classifier() *Classifier {
 	return s.classifier
 }
 
+// open opens the classifier and makes the batches: enough that decoding,
+// inference and writing each have one in hand.
 func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,10 +116,30 @@ func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 		return s.classifier, nil
 	}
 	c, err := s.Open(ctx)
-	if err == nil {
-		s.classifier = c
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	batches := make([]*batch, 2*c.runners+2)
+	for i := range batches {
+		slot, err := c.NewSlot(ctx)
+		if err != nil {
+			closeSlots(batches)
+			return nil, badModel(errors.Join(err, c.Close()))
+		}
+		batches[i] = &batch{slot: slot, digests: make([][32]byte, c.Batch), rejects: make([]*reject, c.Batch)}
+	}
+	s.batches = make(chan []*batch, 1)
+	s.batches <- batches
+	s.classifier, s.rejected = c, map[string]int64{}
+	return c, nil
+}
+
+func closeSlots(batches []*batch) {
+	for _, b := range batches {
+		if b != nil {
+			_ = b.slot.Close() // memory only
+		}
+	}
 }
 
 // Do implements [pipeline.Stage].
@@ -114,38 +148,30 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	if err != nil {
 		return err
 	}
-	from, to := shardRange(a.Run.Job, s.listing, t.Index)
-	images := make([]schemas.Image, 0, to-from)
-	if err := s.listing.Read(ctx, from, to, func(img schemas.Image) error {
-		images = append(images, img)
-		return nil
-	}); err != nil {
-		return err
-	}
-	slots, err := s.takeSlots(ctx, c, a.Run.Job)
-	if err != nil {
-		return err
-	}
 	out, err := createOutput(a, c, s.listing.Images, metadata(a.Run, s.listing))
+	if err == nil {
+		err = s.do(ctx, t, a, c, out)
+	}
 	if err != nil {
 		_ = out.abort() // err says more
+	}
+	return err
+}
+
+func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c *Classifier, out *output) error {
+	timing, err := s.extract(ctx, t, a, c, out)
+	if err != nil {
 		return err
 	}
-	timing := &Timing{}
-	if err := newFlow(c, slots, s.Images, out, a.Run.Job, timing).run(ctx, images); err != nil {
-		_ = out.abort() // err says more
-		return err
-	}
-	if err := s.checkRejects(a, out.quarantine.Rows()); err != nil {
-		_ = out.abort() // err says more
-		return err
+	rejected := out.quarantine.Rows()
+	if err := s.checkRejects(a, rejected); err != nil {
+		return fmt.Errorf("%w; in this shard: %s", err, out.quarantine.Summary())
 	}
 	if err := out.finish(ctx); err != nil {
-		_ = out.abort() // err says more
 		return err
 	}
 	a.Count("images", t.Rows)
-	a.Count("rejected", out.quarantine.Rows())
+	a.Count("rejected", rejected)
 	result := Result{Heads: c.Heads, FeatureDim: c.FeatureDim, Timing: timing}
 	if s.preflight != nil {
 		result.Determinism = &s.preflight.Probe
@@ -153,35 +179,39 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	return a.Result(result)
 }
 
+// extract takes the images of a task to its tables, when it is the task's turn.
+func (s *Stage) extract(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c *Classifier, out *output) (*Timing, error) {
+	var batches []*batch
+	select {
+	case batches = <-s.batches:
+		defer func() { s.batches <- batches }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	from, to := shardRange(a.Run.Job, s.listing, t.Index)
+	images := make([]schemas.Image, 0, to-from)
+	err := s.listing.Read(ctx, from, to, func(img schemas.Image) error {
+		images = append(images, img)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	flow := newFlow(c, batches, s.Images, out, a.Run.Job)
+	return &flow.timing, flow.run(ctx, images)
+}
+
 // checkRejects stops the stage once this process alone has rejected more images
 // than the job allows; the solve stage counts those of all processes.
 func (s *Stage) checkRejects(a *pipeline.Attempt, rows int64) error {
-	l := s.listing
-	all := s.rejected.Add(rows)
-	err := quarantine.Check(l.Rejected+all, l.Images+l.Rejected, a.Run.Job.Images.MaxRejected)
-	if err != nil {
-		s.rejected.Add(-rows)
-	}
-	return err
-}
-
-// takeSlots returns the stage's slots, making them for the first task: enough
-// that decoding, inference and writing each have one in hand.
-func (s *Stage) takeSlots(ctx context.Context, c *Classifier, job *pipeline.Job) (*slotPool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for want := 2*orCores(job.Runtime.Threads) + 2; len(s.slots) < want; {
-		slot, err := c.NewSlot(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.slots = append(s.slots, slot)
+	s.rejected[a.Task.ID] = rows
+	all := s.listing.Rejected
+	for _, n := range s.rejected {
+		all += n
 	}
-	pool := &slotPool{free: make(chan *ort.Slot, len(s.slots))}
-	for _, slot := range s.slots {
-		pool.free <- slot
-	}
-	return pool, nil
+	return quarantine.Check(all, s.listing.Images+s.listing.Rejected, a.Run.Job.Images.MaxRejected)
 }
 
 // metadata is what makes shards of one run recognise each other: shards whose
@@ -191,17 +221,14 @@ func metadata(run *pipeline.Run, l *list.Listing) map[string]string {
 	return map[string]string{"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor, "listing": l.Digest}
 }
 
-// Close gives the slots and the classifier back.
+// Close gives the batches and the classifier back. No task may be under way.
 func (s *Stage) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, slot := range s.slots {
-		_ = slot.Close() // memory only
-	}
-	s.slots = nil
 	if s.classifier == nil {
 		return nil
 	}
+	closeSlots(<-s.batches)
 	err := s.classifier.Close()
 	s.classifier = nil
 	return err
@@ -215,7 +242,7 @@ type Shards struct {
 	commits  []*pipeline.Commit
 }
 
-// Shards reads the commits of a complete extract stage. It fails when a task is
+// OpenShards reads the commits of a complete extract stage. It fails when a task is
 // missing, when shards contradict each other, or when more images are
 // quarantined than the job allows.
 func OpenShards(ctx context.Context, run *pipeline.Run) (*Shards, error) {
@@ -236,7 +263,7 @@ func OpenShards(ctx context.Context, run *pipeline.Run) (*Shards, error) {
 		if i == 0 {
 			s.Result = r
 		}
-		if fmt.Sprint(r.Heads, r.FeatureDim) != fmt.Sprint(s.Heads, s.FeatureDim) {
+		if !slices.Equal(r.Heads, s.Heads) || r.FeatureDim != s.FeatureDim {
 			return nil, pipeline.BadData(fmt.Errorf("extract tasks %s and %s have different heads: start a new run", commits[0].Task, c.Task))
 		}
 		s.Rejected += c.Counts["rejected"]

@@ -2,6 +2,7 @@ package label
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 
 	"sela/pipeline"
@@ -21,28 +22,37 @@ type labeller struct {
 	lambda   float64
 	v        []float64
 
+	// The chunk under way, and the index of its next row to label.
 	block       sinkhorn.Block
 	assignments []sinkhorn.Assignment
-	sums        [sinkhorn.ChunkRows][32]byte
-	top         []sinkhorn.Candidate
-	next        int // index within the block of the next row to label
-	row         rowBuffer
+	digits      []byte // hexDigits for each row
+	digest      string // the same, one string that the rows share
+	next        int
+
+	top []sinkhorn.Candidate
+	row rowBuffer
 }
 
-// rowBuffer holds what a label row points to.
+// hexDigits is the number of digits of a sha256.
+const hexDigits = 64
+
+// rowBuffer holds a label row and what it points to.
 type rowBuffer struct {
 	label    schemas.Label
 	prob     float32
 	previous int32
 }
 
-// write labels the usable images with rows in [from, to) and returns their
-// number.
+// write labels the usable images with rows in [from, to), both multiples of
+// [sinkhorn.ChunkRows] or the end, and returns their number.
 func (l *labeller) write(ctx context.Context, a *pipeline.Attempt, w *schemas.LabelsWriter, from, to int64) (int64, error) {
 	var written, told int64
 	chunk := int64(-1)
 	err := l.listing.Read(ctx, from, to, func(img schemas.Image) error {
 		if c := img.Row / sinkhorn.ChunkRows; c != chunk {
+			if err := l.done(); err != nil {
+				return err
+			}
 			chunk = c
 			if err := l.load(ctx, int(c)); err != nil {
 				return err
@@ -60,8 +70,19 @@ func (l *labeller) write(ctx context.Context, a *pipeline.Attempt, w *schemas.La
 		written++
 		return w.Write(&l.row.label)
 	})
+	if err == nil {
+		err = l.done()
+	}
 	a.Progress(to - from - told)
 	return written, err
+}
+
+// done checks that every row of the chunk was labelled.
+func (l *labeller) done() error {
+	if l.next < len(l.block.Rows) {
+		return pipeline.BadData(fmt.Errorf("row %d is in the shards but not among the images", l.block.Rows[l.next]))
+	}
+	return nil
 }
 
 // load reads a chunk and labels it.
@@ -75,35 +96,30 @@ func (l *labeller) load(ctx context.Context, chunk int) error {
 	if err := sinkhorn.AssignBlock(l.assignments, &l.block, l.lambda, l.v); err != nil {
 		return pipeline.BadData(err)
 	}
-	l.next = 0
+	l.next, l.digits = 0, l.digits[:0]
 	at := 0
 	from := int64(chunk) * sinkhorn.ChunkRows
 	err := l.digests.SHA256s(ctx, from, from+sinkhorn.ChunkRows, func(row int64, sum [32]byte) error {
 		if at == len(l.block.Rows) || l.block.Rows[at] != row {
 			return pipeline.BadData(fmt.Errorf("row %d is in the shards of head 0 but not in this head's", row))
 		}
-		l.sums[at] = sum
+		l.digits = hex.AppendEncode(l.digits, sum[:])
 		at++
 		return nil
 	})
 	if err == nil && at != len(l.block.Rows) {
-		err = pipeline.BadData(fmt.Errorf("rows %d and after: %d in this head's shards, %d in those of head 0", from, len(l.block.Rows), at))
+		err = pipeline.BadData(fmt.Errorf("row %d is in this head's shards but not in those of head 0", l.block.Rows[at]))
 	}
+	l.digest = string(l.digits)
 	return err
 }
-
-const hexDigits = "0123456789abcdef"
 
 // fill makes the label row of an image from the chunk's next row.
 func (l *labeller) fill(img schemas.Image) error {
 	as := l.assignments[l.next]
 	r := &l.row
-	var digits [64]byte
-	for i, b := range l.sums[l.next] {
-		digits[2*i], digits[2*i+1] = hexDigits[b>>4], hexDigits[b&15]
-	}
 	r.prob = float32(as.Prob)
-	r.label = schemas.Label{Row: img.Row, Key: img.Key, Member: img.Member, SHA256: string(digits[:]),
+	r.label = schemas.Label{Row: img.Row, Key: img.Key, Member: img.Member, SHA256: l.digest[l.next*hexDigits : (l.next+1)*hexDigits],
 		Label: as.Label, Prob: &r.prob, ModelLabel: as.ModelLabel, ModelProb: float32(as.ModelProb), TopK: r.label.TopK[:0]}
 	if len(l.top) > 0 {
 		k := len(l.v)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"golang.org/x/sync/semaphore"
+
 	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/schemas"
@@ -32,6 +34,7 @@ type Stage struct {
 	shards    *extract.Shards
 	solutions []solve.Solution
 	previous  *Published
+	room      *semaphore.Weighted // of the cache, in bytes
 }
 
 // Name implements [pipeline.Stage].
@@ -51,6 +54,7 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 			return nil, fmt.Errorf("label.previous: %w", err)
 		}
 	}
+	s.room = semaphore.NewWeighted(run.CacheBytes())
 	return tasks(run.Job, s.shards, s.solutions)
 }
 
@@ -71,10 +75,16 @@ func tasks(job *pipeline.Job, shards *extract.Shards, solutions []solve.Solution
 		for p := range parts {
 			from, to := partRange(job, rows, p)
 			all = append(all, pipeline.Task{ID: fmt.Sprintf("head-%d-part-%05d", h, p), Index: len(all),
-				Inputs: hex.EncodeToString(sum.Sum(nil)), Rows: to - from, Scratch: 1<<20 + 512*(to-from)})
+				Inputs: hex.EncodeToString(sum.Sum(nil)), Rows: to - from, Scratch: scratchBytes(job, to-from)})
 		}
 	}
 	return all, nil
+}
+
+// scratchBytes bounds a label file: names of ordinary length, and numbers,
+// which hardly compress.
+func scratchBytes(job *pipeline.Job, rows int64) int64 {
+	return 1<<20 + rows*(512+8*int64(job.Label.TopK))
 }
 
 func partRange(job *pipeline.Job, rows int64, part int) (from, to int64) {
@@ -94,6 +104,16 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	parts := int((rows + job.Label.PartRows - 1) / job.Label.PartRows)
 	head, part := t.Index/parts, t.Index%parts
 	from, to := partRange(job, rows, part)
+
+	held := s.held(a.Run, head)
+	if limit := a.Run.CacheBytes(); held > limit {
+		return pipeline.BadConfig(fmt.Errorf("needs %s of fetched files at once, but local.bytes leaves %s for them: raise local.bytes to %s or lower extract.shard_rows",
+			pipeline.Bytes(held), pipeline.Bytes(limit), pipeline.Bytes(2*held)))
+	}
+	if err := s.room.Acquire(ctx, held); err != nil {
+		return err
+	}
+	defer s.room.Release(held)
 
 	labeller, err := s.labeller(ctx, a.Run, head)
 	if err != nil {
@@ -118,6 +138,30 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	return a.Upload(ctx, path, PartName(head, part), stats)
 }
 
+// held bounds the bytes of fetched files that a task pins in the cache at a
+// time: of the images table, of the head's shards, of the shards with the
+// digests and of the previous labels one file each. A task that waits for room
+// with some of them in hand could wait for ever for another that does the same,
+// so that a task begins only when there is room for all.
+func (s *Stage) held(run *pipeline.Run, head int) int64 {
+	largest := func(files []pipeline.Output) (bytes int64) {
+		for _, f := range files {
+			bytes = max(bytes, f.Bytes)
+		}
+		return bytes
+	}
+	var held int64
+	if !run.Work.Local() {
+		shards, _ := s.shards.LogProbs(head) // planned before: they are there
+		digests, _ := s.shards.LogProbs(0)
+		held = largest(s.shards.Listing.Files()) + max(largest(shards)+largest(digests), s.solutions[head].Potentials.Bytes)
+	}
+	if s.previous != nil && !s.Labels.Local() {
+		held += largest(s.previous.files(head))
+	}
+	return held
+}
+
 func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head int) (*labeller, error) {
 	file := s.solutions[head].Potentials
 	local, release, err := run.Fetch(ctx, file)
@@ -129,20 +173,17 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head int) (*lab
 	if err != nil {
 		return nil, pipeline.BadData(fmt.Errorf("%s: %w", file.Name, err))
 	}
-	l := &labeller{listing: s.shards.Listing, lambda: run.Job.Solve.Lambda, v: v,
+	l := &labeller{listing: s.shards.Listing, lambda: s.solutions[head].Certificate.Lambda, v: v,
 		assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows), top: make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))}
-	if l.source, err = solve.OpenSource(run, s.shards, head); err != nil {
+	if l.source, err = solve.OpenSource(run, s.shards, head, 1); err != nil {
 		return nil, err
 	}
-	if l.digests, err = solve.OpenSource(run, s.shards, 0); err != nil {
+	if l.digests, err = solve.OpenSource(run, s.shards, 0, 1); err != nil {
 		l.close()
 		return nil, err
 	}
 	if s.previous != nil {
-		if l.previous, err = s.previous.labels(ctx, run, head); err != nil {
-			l.close()
-			return nil, err
-		}
+		l.previous = s.previous.labels(ctx, run, head)
 	}
 	return l, nil
 }

@@ -5,6 +5,7 @@
 package solve
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -31,6 +32,10 @@ const Name = "solve"
 type Stage struct {
 	// Labels is where the run named by solve.from was published.
 	Labels *bucket.Bucket
+	// SaveEvery is how often a solve keeps its state: 0 is every two seconds,
+	// which spares a store a request for each of hundreds of short passes.
+	SaveEvery time.Duration
+
 	shards *extract.Shards
 }
 
@@ -92,7 +97,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	options := sinkhorn.Options{
 		Method: sinkhorn.Method(spec.Method), Lambda: spec.Lambda, Tol: spec.Tolerance, MaxIterations: spec.MaxIterations,
 		Recorder:   &recorder{attempt: a},
-		Checkpoint: &checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json")},
+		Checkpoint: &checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json"), every: cmp.Or(s.SaveEvery, 2*time.Second)},
 	}
 	if options.Method == sinkhorn.MethodFixed {
 		if options.Potentials, err = s.fixedPotentials(ctx, a, head); err != nil {
@@ -199,11 +204,9 @@ func (r *recorder) Record(p sinkhorn.Progress) {
 type checkpoint struct {
 	run   *pipeline.Run
 	key   string
+	every time.Duration
 	saved time.Time
 }
-
-// saveInterval spares a store a request for each of hundreds of short passes.
-const saveInterval = 2 * time.Second
 
 // Load implements [sinkhorn.Checkpoint].
 func (c *checkpoint) Load(ctx context.Context) (sinkhorn.State, error) {
@@ -217,7 +220,7 @@ func (c *checkpoint) Load(ctx context.Context) (sinkhorn.State, error) {
 
 // Save implements [sinkhorn.Checkpoint].
 func (c *checkpoint) Save(ctx context.Context, s sinkhorn.State) error {
-	if time.Since(c.saved) < saveInterval {
+	if time.Since(c.saved) < c.every {
 		return nil
 	}
 	c.saved = time.Now()

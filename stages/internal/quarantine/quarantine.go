@@ -5,7 +5,10 @@ package quarantine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	"sela/pipeline"
@@ -22,6 +25,8 @@ type Table struct {
 	w       *schemas.QuarantineWriter
 	path    string
 	rows    int64
+	classes map[string]int64
+	first   schemas.Quarantine
 }
 
 // New returns the table of an attempt at the task.
@@ -41,8 +46,25 @@ func (t *Table) Add(q schemas.Quarantine) error {
 		}
 		t.w = w
 	}
+	if t.rows == 0 {
+		t.classes, t.first = map[string]int64{}, q
+	}
 	t.rows++
+	t.classes[q.Class]++
+	// A decoder may quote bytes of the image.
+	q.Message = strings.ToValidUTF8(q.Message, "\uFFFD")
 	return t.w.Write(q)
+}
+
+// Summary counts the rows by class and tells the first one.
+func (t *Table) Summary() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var classes []string
+	for _, c := range slices.Sorted(maps.Keys(t.classes)) {
+		classes = append(classes, fmt.Sprintf("%s %d", c, t.classes[c]))
+	}
+	return fmt.Sprintf("%s; the first one: %q %q: %s", strings.Join(classes, ", "), t.first.Key, t.first.Member, t.first.Message)
 }
 
 // Rows returns the number of rows added.

@@ -1,0 +1,58 @@
+// Package extract runs the job's model over the listed images and writes what it
+// says: for each head a table of log-probabilities, a sample of it, and, where
+// the job asks for them, the features.
+//
+// [NewDesign] reconciles job and model from their files alone, [Open] loads the
+// model with log-probabilities appended to its graph, [Classifier.Preflight] runs
+// the first batch so that a wrong job fails before any task, and [Stage] does the
+// tasks, one for each shard of the listing. [OpenShards] reads them back.
+//
+// # From image to table
+//
+// A task is a pipeline whose parts all work at once, joined by bounded queues:
+//
+//	fetcher ── spans ──► feeder ── placements ──► decoders ── batches ──► runners ── batches ──► writer
+//
+// The fetcher reads ahead, several requests at a time and never more bytes than
+// extract.read_ahead. A span is one loose file, or neighbouring members of a tar.
+// The feeder takes spans in order and gives each image its place in a batch; it
+// alone waits for a free batch, in order, so the oldest one can always go on. A
+// decoder writes the tensor straight into the session's memory and takes the
+// image's sha256. Runners call ONNX Runtime, each on one thread. The writer puts
+// the batches back in order and wraps the runtime's own buffers as Arrow batches.
+//
+// Batches are cut at fixed indices and an image that cannot be used leaves its
+// place blank, so what shares a batch with an image follows from the listing.
+// Together with the order at both ends this makes a shard's bytes independent of
+// the number of goroutines, the store's speed and repetitions. Other shards (or
+// batches) give the same rows as long as the model's outputs do not depend on
+// the batch, which [Preflight.Probe] measures.
+//
+// # Images that cannot be used
+//
+// They become rows of the quarantine table and the run goes on, until more than
+// images.max_rejected of all are there. Classes, besides those of package
+// imageio (empty, format, truncated, corrupt, too-large, unsupported):
+//
+//	too-large  also: more bytes than preprocess.max_bytes; it is not read
+//	missing    the object was deleted after it was listed
+//	changed    the object is not the one that was listed: another tag or size, or
+//	           too short. All members of such a tar are rejected, since none of
+//	           their places can be trusted.
+//	nan        a head gives NaN, +Inf, or −Inf for every cluster; or a feature is
+//	           not finite
+//
+// What the store refuses to hand out (no permission, expired credentials) is not
+// the image's fault and stops the run: a share of all images would otherwise be
+// lost without a word. So does a store that fails for longer than the job's
+// retries last; the same command goes on later.
+//
+// # Memory
+//
+// Bounded by the job, not by the number of images: extract.read_ahead twice (what
+// is held, and what waits to be used again), 2·threads+2 batches, the blocks of
+// all tables (64 MiB for the heads, less for the samples; twice that while one
+// task's are written and another's are filled), some 200 bytes per row of a
+// shard, and what ONNX Runtime needs for the model and for the runs in flight.
+// [NewEstimate] adds it up.
+package extract
