@@ -81,6 +81,9 @@ func (s *session) locked(ctx context.Context, anonymous bool) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
+	if err := s.references(ctx); err != nil {
+		return err
+	}
 	if err := s.preflight(ctx); err != nil {
 		return err
 	}
@@ -114,6 +117,20 @@ func (s *session) probe(ctx context.Context) error {
 	for _, b := range []*bucket.Bucket{s.work, s.labels} {
 		if err := b.Probe(ctx); err != nil {
 			return fmt.Errorf("%s cannot hold runs: %w", b.URL(), err)
+		}
+	}
+	return nil
+}
+
+// references makes sure that the published runs that the job builds on are
+// there, before hours of extraction.
+func (s *session) references(ctx context.Context) error {
+	for _, r := range []struct{ field, run string }{{"label.previous", s.run.Parent}, {"solve.from", s.job.Solve.From}} {
+		if r.run == "" {
+			continue
+		}
+		if _, err := label.OpenPublished(ctx, s.labels, r.run); err != nil {
+			return fmt.Errorf("%s: %w", r.field, err)
 		}
 	}
 	return nil
@@ -163,6 +180,9 @@ func (s *session) nothingNew(ctx context.Context) error {
 		return err
 	}
 	published, err := label.OpenPublished(ctx, s.labels, latest.Run)
+	if pipeline.ClassOf(err) == pipeline.Config {
+		return nil // somebody removed that run: nothing to compare with
+	}
 	if err != nil {
 		return err
 	}

@@ -204,11 +204,11 @@ func (s *session) trigger() (train.Trigger, error) {
 	}
 }
 
-// runner returns how a stage's tasks are done. Label tasks use one core each
-// and, of local files, no cache.
+// runner returns how a stage's tasks are done: one at a time where a task uses
+// all cores, side by side where it uses one.
 func (s *session) runner(stage string, shard, shards int) *pipeline.Runner {
 	r := &pipeline.Runner{Stop: s.app.interrupt.stop, Shard: shard, Shards: shards}
-	if stage == label.Name && s.work.Local() {
+	if stage == label.Name {
 		r.Parallel = runtime.GOMAXPROCS(0)
 	}
 	return r

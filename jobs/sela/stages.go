@@ -86,6 +86,9 @@ func (s *session) stageLocked(ctx context.Context, name string, shard, shards in
 		if err := s.probe(ctx); err != nil {
 			return err
 		}
+		if err := s.references(ctx); err != nil {
+			return err
+		}
 		if err := s.preflight(ctx); err != nil {
 			return err
 		}

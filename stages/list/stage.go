@@ -67,7 +67,7 @@ func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) er
 		return err
 	}
 	if err := quarantine.Check(summary.Rejected, summary.Images+summary.Rejected, spec.MaxRejected); err != nil {
-		return err
+		return fmt.Errorf("%w (%s)", err, rejected.Summary())
 	}
 	a.Count("images", summary.Images)
 	a.Count("rejected", summary.Rejected)

@@ -101,5 +101,5 @@ func Check(rejected, all int64, max float64) error {
 	if all == 0 || float64(rejected) <= max*float64(all) {
 		return nil
 	}
-	return pipeline.BadData(fmt.Errorf("%d of %d images cannot be used, more than images.max_rejected (%v) allows: read the quarantine table, mend the images or raise the share", rejected, all, max))
+	return pipeline.BadData(fmt.Errorf("%d of %d images cannot be used, more than images.max_rejected (%v) allows: mend the images or raise the share", rejected, all, max))
 }
