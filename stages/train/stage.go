@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -113,22 +112,4 @@ func digestFile(path string) (schemas.FileStats, error) {
 	h := sha256.New()
 	n, err := io.Copy(h, f)
 	return schemas.FileStats{Bytes: n, SHA256: hex.EncodeToString(h.Sum(nil))}, err
-}
-
-// Open reads the recorded outcome of a run's trigger.
-func Open(ctx context.Context, run *pipeline.Run) (*Outcome, error) {
-	s := &Stage{}
-	tasks, err := s.Plan(ctx, run)
-	if err != nil {
-		return nil, err
-	}
-	commits, err := run.Commits(ctx, Name, tasks)
-	if err != nil {
-		return nil, err
-	}
-	var o Outcome
-	if err := json.Unmarshal(commits[0].Result, &o); err != nil {
-		return nil, pipeline.BadData(fmt.Errorf("commit of stage train is damaged: %w", err))
-	}
-	return &o, nil
 }

@@ -123,15 +123,3 @@ func TestWrongDestination(t *testing.T) {
 		t.Errorf("another type: %v, want an error without a class", err)
 	}
 }
-
-func TestHasExtension(t *testing.T) {
-	for key, want := range map[string]bool{
-		"a.jpg": true, "dir/b.JPEG": true, "c.PnG": true, "x.tif": true, "x.tiff": true, "x.webp": true, "x.gif": true, "x.bmp": true,
-		"a.b.jpg": true, "jpg": false, ".jpg": false, "dir/.jpg": false, "a.jpg/b": false, "a.txt": false, "a.jpg ": false, "": false, "a.": false,
-		"a\xff.jpg": true,
-	} {
-		if HasExtension(key) != want {
-			t.Errorf("HasExtension(%q) is %v", key, !want)
-		}
-	}
-}
