@@ -68,7 +68,7 @@ func TestStage(t *testing.T) {
 			t.Fatal(c.fired, err)
 		}
 		commit, err := r.Commit(ctx, Name, pipeline.Task{ID: "trigger", Inputs: digestOf(t, r)})
-		if err != nil || string(commit.Result) != `{"type":"none"}` {
+		if err != nil || !strings.Contains(string(commit.Result), `"none"`) {
 			t.Errorf("%s, %v", commit.Result, err)
 		}
 		once(t, None{})
