@@ -24,7 +24,7 @@ type Job struct {
 	Extract    Extract    `yaml:"extract" json:"extract" doc:"images to log-probabilities"`
 	Solve      Solve      `yaml:"solve" json:"solve" doc:"log-probabilities to potentials: the balanced assignment"`
 	Label      Label      `yaml:"label" json:"label" doc:"potentials to label tables"`
-	Train      Train      `yaml:"train" json:"train" doc:"what a published label set triggers"`
+	Train      Train      `yaml:"train" json:"train" run:"free" doc:"what a published label set triggers"`
 	Local      Local      `yaml:"local" json:"local" run:"free" doc:"this machine's disk: scratch and cache together"`
 	Keep       Keep       `yaml:"keep" json:"keep" run:"free" doc:"retention, applied at the end of a run and by gc"`
 	Timeouts   Timeouts   `yaml:"timeouts" json:"timeouts" run:"free" doc:"when to give up waiting"`
@@ -91,7 +91,7 @@ type Solve struct {
 	Method        string  `yaml:"method" json:"method" doc:"sinkhorn (as the SeLa reference) or fixed (label with the potentials of another run)"`
 	Lambda        float64 `yaml:"lambda" json:"lambda" doc:"inverse temperature λ: the solver sees λ·log p"`
 	Tolerance     float64 `yaml:"tolerance" json:"tolerance" doc:"stop when the summed relative change of the row scalings falls to it (checked every 10 iterations)"`
-	MaxIterations int     `yaml:"max_iterations" json:"max_iterations" doc:"give up after so many: no labels are published from an unconverged solve"`
+	MaxIterations int     `yaml:"max_iterations" json:"max_iterations" run:"free" doc:"give up after so many: no labels are published from an unconverged solve"`
 	Workers       int     `yaml:"workers" json:"workers" run:"free" doc:"threads of a pass; 0 = the number of cores"`
 	From          string  `yaml:"from" json:"from" doc:"method fixed: id of the published run whose potentials are used"`
 }
@@ -101,7 +101,7 @@ type Label struct {
 	TopK          int     `yaml:"top_k" json:"top_k" doc:"soft labels: the k most probable clusters of each image; 0 = hard labels only"`
 	PartRows      int64   `yaml:"part_rows" json:"part_rows" doc:"row numbers per label file"`
 	Previous      string  `yaml:"previous" json:"previous" doc:"fill prev_label from this published run: a run id, latest, or empty for none"`
-	MaxCountRatio float64 `yaml:"max_count_ratio" json:"max_count_ratio" doc:"refuse to publish when a cluster holds more than so many times its share"`
+	MaxCountRatio float64 `yaml:"max_count_ratio" json:"max_count_ratio" run:"free" doc:"refuse to publish when a cluster holds more than so many times its share"`
 }
 
 // Train says what is triggered once the labels are published.

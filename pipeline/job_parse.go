@@ -250,8 +250,8 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if j.Train.TokenEnv != "" && j.Train.Type != "http" {
 		bad("train.token_env", "is for train.type http")
 	}
-	if j.Local.Bytes < 1<<20 {
-		bad("local.bytes", "is %s; it must be at least 1MiB", j.Local.Bytes)
+	if j.Local.Bytes < 128<<20 {
+		bad("local.bytes", "is %s; it must be at least 128MiB", j.Local.Bytes)
 	}
 	if n, err := strconv.Atoi(j.Keep.LogProbs); j.Keep.LogProbs != "until_published" && j.Keep.LogProbs != "always" && (err != nil || n < 1) {
 		bad("keep.logprobs", "is %q; it must be until_published, always or a number of runs from 1", j.Keep.LogProbs)

@@ -71,7 +71,7 @@ func TestTemplateRoundTrip(t *testing.T) {
 		"everything else": func(j *Job) {
 			j.Preprocess.Resize, j.Preprocess.Crop = nil, Size{96, 64}
 			j.Preprocess.Mean = [3]float64{1e-7, -1e21, 0}
-			j.Local = Local{Dir: "/tmp/x", Bytes: 3<<20 + 1}
+			j.Local = Local{Dir: "/tmp/x", Bytes: 300<<20 + 1}
 			j.Timeouts = Timeouts{Request: Duration(1500 * time.Millisecond), Task: Duration(3661 * time.Second)}
 			j.Train = Train{Type: "command", Command: []string{"sh", "-c", "echo '{manifest}' | mail"}}
 			j.Keep.LogProbs = "12"
@@ -270,7 +270,8 @@ func TestIdentity(t *testing.T) {
 	base := parse(t, required)
 	free := map[string]bool{
 		"images.max_rejected": true, "model.path": true, "runtime.library": true, "runtime.device": true, "runtime.threads": true,
-		"extract.decoders": true, "extract.read_ahead": true, "solve.workers": true, "local.dir": true, "local.bytes": true,
+		"extract.decoders": true, "extract.read_ahead": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
+		"train.type": true, "train.command": true, "train.url": true, "train.token_env": true, "train.timeout": true, "local.dir": true, "local.bytes": true,
 		"keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true,
 	}
 	digests := map[string]string{base.Digest(): "no change"}

@@ -39,21 +39,45 @@ func newScratch(local Local) (*scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	attempts := filepath.Join(local.Dir, "attempts")
+	s := &scratch{bytes: half, free: semaphore.NewWeighted(half), cache: cache}
+	s.dir, s.lock, err = ownFolder(local.Dir)
+	return s, err
+}
+
+// ownFolder reserves a name for a folder of this process's own, and sweeps the
+// folders of processes that have ended.
+func ownFolder(local string) (dir string, lock *os.File, err error) {
+	attempts := filepath.Join(local, "attempts")
 	if err := os.MkdirAll(attempts, 0o777); err != nil {
-		return nil, fmt.Errorf("scratch folder: %w", err)
+		return "", nil, fmt.Errorf("scratch folder: %w", err)
 	}
 	if err := sweep(attempts); err != nil {
-		return nil, fmt.Errorf("sweep scratch folder: %w", err)
+		return "", nil, fmt.Errorf("sweep scratch folder: %w", err)
 	}
-	s := &scratch{bytes: half, free: semaphore.NewWeighted(half), cache: cache}
-	for s.lock == nil {
-		s.dir = filepath.Join(attempts, randomHex(6))
-		if s.lock, err = own(s.dir + lockSuffix); err != nil {
-			return nil, fmt.Errorf("scratch folder: %w", err)
+	for lock == nil {
+		dir = filepath.Join(attempts, randomHex(6))
+		if lock, err = own(dir + lockSuffix); err != nil {
+			return "", nil, fmt.Errorf("scratch folder: %w", err)
 		}
 	}
-	return s, nil
+	return dir, lock, nil
+}
+
+// OwnFolder makes a folder below local (a job's local.dir) for this process
+// alone. release removes it; what a process that was killed leaves behind, the
+// next one removes.
+func OwnFolder(local string) (dir string, release func() error, err error) {
+	dir, lock, err := ownFolder(local)
+	if err != nil {
+		return "", nil, err
+	}
+	release = func() error {
+		return errors.Join(os.RemoveAll(dir), os.Remove(lock.Name()), lock.Close())
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, errors.Join(err, release())
+	}
+	return dir, release, nil
 }
 
 const lockSuffix = ".lock"

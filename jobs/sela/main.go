@@ -37,7 +37,10 @@ func execute(args []string) int {
 	app.finish(err)
 	code := pipeline.ExitCode(err, interrupt.number())
 	if app.result != nil || err != nil {
-		app.printResult(err, code)
+		if printErr := app.printResult(err, code); printErr != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, "sela: the result cannot be written:", printErr)
+			return pipeline.ExitCode(pipeline.Retryable(printErr), 0)
+		}
 	}
 	return code
 }
@@ -115,7 +118,7 @@ func (a *app) finish(err error) {
 // errQuiet marks a result that is told by the exit code and the JSON alone.
 var errQuiet = errors.New("")
 
-func (a *app) printResult(err error, code int) {
+func (a *app) printResult(err error, code int) error {
 	out := a.result
 	if out == nil {
 		out = map[string]any{}
@@ -128,7 +131,8 @@ func (a *app) printResult(err error, code int) {
 	if encodeErr != nil {
 		raw = fmt.Appendf(nil, `{"exit_code":%d}`, code)
 	}
-	fmt.Printf("%s\n", raw)
+	_, writeErr := fmt.Printf("%s\n", raw)
+	return writeErr
 }
 
 // drain is how long tasks in flight may go on after a first signal. Airflow

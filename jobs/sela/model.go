@@ -192,7 +192,7 @@ func scratchFolder(job *pipeline.Job) string {
 	if job.Local.Dir != "" {
 		return job.Local.Dir
 	}
-	return filepath.Join(os.TempDir(), "sela")
+	return defaultScratch()
 }
 
 func (a *app) modelInspectCommand() *cobra.Command {

@@ -30,6 +30,13 @@ func (a *app) planCommand() *cobra.Command {
 }
 
 func (s *session) plan(ctx context.Context) error {
+	parent, err := s.parent(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.references(ctx, parent); err != nil {
+		return err
+	}
 	summary, err := list.Count(ctx, s.images, s.job.Images)
 	if err != nil {
 		return err
@@ -52,11 +59,16 @@ func (s *session) plan(ctx context.Context) error {
 	fmt.Fprintf(os.Stderr, "extract         %d tasks of up to %d images\n", e.Shards, s.job.Extract.ShardRows)
 	fmt.Fprintf(os.Stderr, "log-probs       %s per head, %s in all, in %s\n", human(e.HeadBytes), human(e.TotalBytes), s.work.URL())
 	fmt.Fprintf(os.Stderr, "scratch         %s per task (local.bytes is %s)\n", human(e.ScratchBytes), s.job.Local.Bytes)
-	fmt.Fprintf(os.Stderr, "memory          about %s, and what ONNX Runtime needs for the model\n", human(e.MemoryBytes))
-	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs once per iteration, at most %d times\n", len(c.Heads), s.job.Solve.Method, s.job.Solve.MaxIterations+1)
+	fmt.Fprintf(os.Stderr, "memory          about %s, and what ONNX Runtime needs for the model; up to %s more while images as large as preprocess.max_pixels are decoded\n",
+		human(e.MemoryBytes), human(e.DecodeBytes))
+	passes := s.job.Solve.MaxIterations + 1
+	if s.job.Solve.Method == "fixed" {
+		passes = 1
+	}
+	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs at most %d times\n", len(c.Heads), s.job.Solve.Method, passes)
 	fmt.Fprintf(os.Stderr, "label           %d files of up to %d rows\n", parts*int64(len(c.Heads)), s.job.Label.PartRows)
 	s.app.result = map[string]any{"command": "plan", "job": s.job.Name, "images": summary.Images, "image_bytes": summary.Bytes, "rejected": summary.Rejected,
-		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": s.job.Solve.MaxIterations + 1}
+		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": passes}
 	return s.check(c, e, summary.Images, largest)
 }
 

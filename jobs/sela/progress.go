@@ -158,7 +158,11 @@ func (p *progress) pass(e pipeline.Event, s *stageProgress) {
 	}
 	detail := e.Task
 	for _, a := range e.Attrs {
-		detail += fmt.Sprintf(" %s %.4v", a.Key, a.Value.Any())
+		if a.Value.Kind() == slog.KindFloat64 {
+			detail += fmt.Sprintf(" %s %.2e", a.Key, a.Value.Float64())
+		} else {
+			detail += fmt.Sprintf(" %s %v", a.Key, a.Value.Any())
+		}
 	}
 	s.detail.Store(detail)
 	if p.bars == nil && time.Since(s.told) >= tellEvery {

@@ -51,11 +51,23 @@ func (a *app) runCommand() *cobra.Command {
 			"With --run-id: that run, resumed if it is unfinished. Without: the job's newest unfinished run, else a new one; exit code 99 when nothing has changed since the last published run.\n\n" + exitTable(),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkRunID(cmd, id); err != nil {
+				return err
+			}
 			return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error { return s.runAll(ctx, id) })
 		},
 	}
 	cmd.Flags().StringVar(&id, "run-id", "", "id of the run to start or to resume")
 	return cmd
+}
+
+// checkRunID refuses --run-id "": a scheduler's variable that is not set must
+// not be taken for no --run-id.
+func checkRunID(cmd *cobra.Command, id string) error {
+	if id == "" && cmd.Flags().Changed("run-id") {
+		return pipeline.BadUsage(errors.New("--run-id is empty: leave it out, or name a run"))
+	}
+	return nil
 }
 
 // runAll takes a run through all stages.
@@ -81,7 +93,7 @@ func (s *session) locked(ctx context.Context, anonymous bool) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
-	if err := s.references(ctx); err != nil {
+	if err := s.references(ctx, s.run.Parent); err != nil {
 		return err
 	}
 	if err := s.preflight(ctx); err != nil {
@@ -124,8 +136,8 @@ func (s *session) probe(ctx context.Context) error {
 
 // references makes sure that the published runs that the job builds on are
 // there, before hours of extraction.
-func (s *session) references(ctx context.Context) error {
-	for _, r := range []struct{ field, run string }{{"label.previous", s.run.Parent}, {"solve.from", s.job.Solve.From}} {
+func (s *session) references(ctx context.Context, parent string) error {
+	for _, r := range []struct{ field, run string }{{"label.previous", parent}, {"solve.from", s.job.Solve.From}} {
 		if r.run == "" {
 			continue
 		}
@@ -175,7 +187,7 @@ func (s *session) do(ctx context.Context, name string, shard, shards int) (pipel
 // nothingNew ends a run that would make the labels of the last published one
 // again. The run is discarded, so that the next schedule lists afresh.
 func (s *session) nothingNew(ctx context.Context) error {
-	latest, err := publish.ReadLatest(ctx, s.labels)
+	latest, err := publish.Newest(ctx, s.labels, s.job.Name)
 	if err != nil || latest == nil || latest.Run == s.run.Run {
 		return err
 	}

@@ -147,6 +147,53 @@ func TestKilledAnywhereItContinues(t *testing.T) {
 	r.want(0, "verify", "job.yaml", "--run-id", "a")
 }
 
+// Potentials belong to the λ they were solved with, and are looked up before
+// anything is extracted; jobs that share a labels bucket have their own newest
+// run.
+func TestFixedLabelsByAPublishedRun(t *testing.T) {
+	r := newRig(t)
+	r.want(0, "run", "job.yaml", "--run-id", "solved")
+	fixed := "solve: {method: fixed, from: solved, lambda: 25}"
+	r.job("job: other", fixed)
+	r.want(0, "run", "job.yaml", "--run-id", "fixed")
+	if n := len(r.published("fixed")); n != 2 {
+		t.Errorf("%d label files, want one per head", n)
+	}
+	r.job("job: other", "solve: {method: fixed, from: solved, lambda: 3}")
+	if out := r.want(78, "run", "job.yaml", "--run-id", "cold"); !strings.Contains(out.stderr, "set it to 25") {
+		t.Errorf("another lambda: %s", out.stderr)
+	}
+	r.job("job: other", "solve: {method: fixed, from: nobody, lambda: 25}")
+	r.want(78, "plan", "job.yaml")
+	r.want(78, "run", "job.yaml", "--run-id", "nobody")
+	r.job()
+	r.want(99, "run", "job.yaml") // LATEST is the other job's
+}
+
+// What the trigger is told may hold a secret, and may be mended in an
+// unfinished run.
+func TestTriggerIsNotPublishedAndMayChange(t *testing.T) {
+	r := newRig(t, "train: {type: command, command: [sh, -c, 'exit 1 # SEKRET']}")
+	failed := r.want(78, "run", "job.yaml")
+	r.job("train: {type: command, command: [sh, -c, 'test -s $SELA_MANIFEST # SEKRET']}")
+	r.want(0, "run", "job.yaml")
+	runs, err := os.ReadDir(r.path("labels/runs"))
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("%d published runs, %v: the mended trigger must not start another (%v)", len(runs), err, failed.result["run"])
+	}
+	for _, name := range []string{"run.json", "README.md", "_manifest.json"} {
+		raw, err := os.ReadFile(r.path("labels/runs/" + runs[0].Name() + "/" + name))
+		if err != nil || strings.Contains(string(raw), "SEKRET") {
+			t.Errorf("%s: %v; it must not hold the command", name, err)
+		}
+	}
+	r.want(0, "verify", "job.yaml")
+	left, err := filepath.Glob(r.path("local/attempts/*/*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("scratch left behind: %v, %v", left, err)
+	}
+}
+
 func TestSignalEndsAndTheSameCommandResumes(t *testing.T) {
 	r := newRig(t)
 	cmd, stdout, stderr := r.command("run", "job.yaml")

@@ -41,6 +41,7 @@ type session struct {
 	provenance pipeline.Provenance
 	run        *pipeline.Run
 	extract    *extract.Stage
+	release    func() error // of the folder that holds the edited model
 }
 
 // openSession reads the job and everything the run's identity needs; no image
@@ -51,7 +52,7 @@ func (a *app) openSession(ctx context.Context, jobPath string) (*session, error)
 		return nil, err
 	}
 	if job.Local.Dir == "" {
-		job.Local.Dir = filepath.Join(os.TempDir(), "sela")
+		job.Local.Dir = defaultScratch()
 	}
 	s := &session{app: a, job: job}
 	if err := s.openBuckets(ctx); err != nil {
@@ -62,6 +63,12 @@ func (a *app) openSession(ctx context.Context, jobPath string) (*session, error)
 	}
 	s.extract = &extract.Stage{Images: s.images, Open: s.openClassifier}
 	return s, nil
+}
+
+// defaultScratch is a folder of the user's own: another user could not write
+// to it.
+func defaultScratch() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("sela-%d", os.Getuid()))
 }
 
 func (s *session) openBuckets(ctx context.Context) (err error) {
@@ -140,7 +147,12 @@ func (s *session) openClassifier(ctx context.Context) (*extract.Classifier, erro
 	if err != nil {
 		return nil, err
 	}
-	return extract.Open(ctx, rt, s.job, s.design, s.job.Local.Dir)
+	dir, release, err := pipeline.OwnFolder(s.job.Local.Dir)
+	if err != nil {
+		return nil, pipeline.BadConfig(fmt.Errorf("local.dir: %w", err))
+	}
+	s.release = release
+	return extract.Open(ctx, rt, s.job, s.design, dir)
 }
 
 // openRun opens the session's run.
@@ -159,7 +171,7 @@ func (s *session) parent(ctx context.Context) (string, error) {
 	if s.job.Label.Previous != "latest" {
 		return s.job.Label.Previous, nil
 	}
-	latest, err := publish.ReadLatest(ctx, s.labels)
+	latest, err := publish.Newest(ctx, s.labels, s.job.Name)
 	if err != nil || latest == nil {
 		return "", err
 	}
@@ -219,6 +231,9 @@ func (s *session) close() error {
 	var errs []error
 	if s.extract != nil {
 		errs = append(errs, s.extract.Close())
+	}
+	if s.release != nil {
+		errs = append(errs, s.release())
 	}
 	for _, b := range []*bucket.Bucket{s.images, s.work, s.labels} {
 		if b != nil {

@@ -39,6 +39,9 @@ func (a *app) stageCommands() []*cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := checkRunID(cmd, id); err != nil {
+					return err
+				}
 				return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error {
 					return s.runStage(ctx, name, id, shard, shards)
 				})
@@ -86,7 +89,7 @@ func (s *session) stageLocked(ctx context.Context, name string, shard, shards in
 		if err := s.probe(ctx); err != nil {
 			return err
 		}
-		if err := s.references(ctx); err != nil {
+		if err := s.references(ctx, s.run.Parent); err != nil {
 			return err
 		}
 		if err := s.preflight(ctx); err != nil {

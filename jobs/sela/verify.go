@@ -103,7 +103,7 @@ func locateLabels(where string) (job *pipeline.Job, labels, run string, err erro
 		}
 	}
 	if err == nil && job.Local.Dir == "" {
-		job.Local.Dir = filepath.Join(os.TempDir(), "sela")
+		job.Local.Dir = defaultScratch()
 	}
 	return job, labels, run, err
 }

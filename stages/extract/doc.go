@@ -16,7 +16,8 @@
 // The fetcher reads ahead, several requests at a time and never more bytes than
 // extract.read_ahead. A span is one loose file, or neighbouring members of a tar.
 // The feeder takes spans in order and gives each image its place in a batch; it
-// alone waits for a free batch, in order, so the oldest one can always go on. A
+// alone waits for a free batch, in order, so the oldest one can always go on. It
+// waits for the feeder of the task before, but its fetcher does not. A
 // decoder writes the tensor straight into the session's memory and takes the
 // image's sha256. Runners call ONNX Runtime, each on one thread. The writer puts
 // the batches back in order and wraps the runtime's own buffers as Arrow batches.
@@ -49,10 +50,11 @@
 //
 // # Memory
 //
-// Bounded by the job, not by the number of images: extract.read_ahead twice (what
-// is held, and what waits to be used again), 2·threads+2 batches, the blocks of
-// all tables (64 MiB for the heads, less for the samples; twice that while one
-// task's are written and another's are filled), some 200 bytes per row of a
-// shard, and what ONNX Runtime needs for the model and for the runs in flight.
-// [NewEstimate] adds it up.
+// Bounded by the job, not by the number of images: threads+3 batches; three times
+// extract.read_ahead (two tasks read ahead, and one has as much in buffers to be
+// used again); the blocks of all tables (64 MiB for the heads, a quarter of that
+// for the samples; up to four times that while one task's are encoded and
+// another's are filled); some 200 bytes per row of two shards; and what ONNX
+// Runtime needs for the model and for the runs in flight. [NewEstimate] adds it
+// up, but for the last.
 package extract

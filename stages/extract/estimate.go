@@ -12,6 +12,7 @@ type Estimate struct {
 	TotalBytes   int64 `json:"bytes"`                  // of all heads, features and samples
 	ScratchBytes int64 `json:"scratch_bytes"`          // of one task, on the local disk
 	MemoryBytes  int64 `json:"memory_bytes"`           // buffers of this program; the runtime's own come on top
+	DecodeBytes  int64 `json:"decode_bytes"`           // on top of it if every decoder has an image of preprocess.max_pixels in hand
 }
 
 // rowBytes is what a row takes in all tables but the samples: a row number each,
@@ -41,8 +42,8 @@ func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	for _, h := range c.Heads {
 		k := int64(h.Clusters)
 		e.HeadBytes = max(e.HeadBytes, images*(4*k+8))
-		// A row group being gathered and the same being encoded, for the head
-		// and for its sample.
+		// A row group being gathered and, of the task before, one being encoded
+		// in two copies; and a quarter as much for the samples.
 		blocks += 4 * 4 * k * int64(blockRows(h.Clusters, len(c.Heads), shard))
 	}
 	row := rowBytes(c)
@@ -60,6 +61,9 @@ func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	}
 	slot := int64(c.Batch) * (int64(c.Spec.Len())*element + row)
 	threads := int64(orCores(job.Runtime.Threads))
-	e.MemoryBytes = (2*threads+2)*slot + blocks + 2*int64(job.Extract.ReadAhead) + shard*256 + 64<<20
+	// Two tasks read ahead, and one has as much in buffers to be used again.
+	// Measured: 20 bytes a pixel for 16-bit PNG with alpha, the costliest.
+	e.DecodeBytes = 20 * job.Preprocess.MaxPixels * int64(orCores(job.Extract.Decoders))
+	e.MemoryBytes = (threads+3)*slot + blocks + 3*int64(job.Extract.ReadAhead) + 2*shard*256 + 64<<20
 	return e
 }

@@ -16,3 +16,6 @@ func (c *Classifier) NewWorker() *imageio.Worker { return c.pre.NewWorker() }
 func (c *Classifier) Preprocess(w *imageio.Worker, data []byte, s *ort.Slot, pos int) error {
 	return c.preprocess(w, data, s, pos)
 }
+
+// Idle returns how many batches are in the lane, and of how many.
+func (s *Stage) Idle() (idle, all int) { return len(s.lane.free), cap(s.lane.free) }

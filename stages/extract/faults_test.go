@@ -65,6 +65,7 @@ func TestStoreThatStaysDown(t *testing.T) {
 		if n := seen.retried.Load() - before; n != 2 {
 			t.Errorf("the task was tried again %d times, want 2", n)
 		}
+		allIdle(t, stage)
 		stage.Images = plain
 		if _, err := runtest.Runner().Run(context.Background(), run, stage); err != nil {
 			t.Fatal(err)
@@ -76,6 +77,14 @@ func TestStoreThatStaysDown(t *testing.T) {
 		run, seen = observed(t, r, fmt.Sprintf("down-%d", f.Refuse))
 		r.Images = plain
 		r.Through(t, run, list.Name)
+	}
+}
+
+// allIdle checks that no batch was lost.
+func allIdle(t testing.TB, stage *extract.Stage) {
+	t.Helper()
+	if idle, all := stage.Idle(); idle != all {
+		t.Errorf("%d batches of %d are idle", idle, all)
 	}
 }
 
@@ -167,7 +176,9 @@ func TestCancelEndsPromptly(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			ended := make(chan error, 1)
-			go func() { _, err := runtest.Runner().Run(ctx, run, stage); ended <- err }()
+			runner := runtest.Runner()
+			runner.Parallel = 2
+			go func() { _, err := runner.Run(ctx, run, stage); ended <- err }()
 			waitFor(t, "the first rows", func() bool { return seen.rows.Load() > 0 })
 			cancel()
 			select {
@@ -179,8 +190,9 @@ func TestCancelEndsPromptly(t *testing.T) {
 				t.Fatal("it goes on")
 			}
 			waitFor(t, "goroutines to end", func() bool { return runtime.NumGoroutine() <= before })
+			allIdle(t, stage)
 			stage.Images = plain
-			if _, err := runtest.Runner().Run(context.Background(), run, stage); err != nil {
+			if _, err := runner.Run(context.Background(), run, stage); err != nil {
 				t.Fatal(err)
 			}
 			if err := stage.Close(); err != nil {

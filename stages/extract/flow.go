@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,19 +39,52 @@ type placement struct {
 	item  int // within the span
 }
 
+// lane is what the flows of a stage share: its batches, and the turn to feed
+// images into them. A flow whose turn it is not fetches ahead; one that has fed
+// its last image passes the turn on while the last batches are under way, so
+// that nothing stands still between two tasks.
+type lane struct {
+	turn chan struct{} // holds an element while a flow feeds
+	free chan *batch
+}
+
+// newLane makes a lane of n batches.
+func newLane(ctx context.Context, c *Classifier, n int) (*lane, error) {
+	l := &lane{turn: make(chan struct{}, 1), free: make(chan *batch, n)}
+	for range n {
+		slot, err := c.NewSlot(ctx)
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		l.free <- &batch{slot: slot, digests: make([][32]byte, c.Batch), rejects: make([]*reject, c.Batch)}
+	}
+	return l, nil
+}
+
+// close frees the batches. No flow may be under way.
+func (l *lane) close() {
+	for len(l.free) > 0 {
+		_ = (<-l.free).slot.Close() // memory only
+	}
+}
+
 // flow moves the images of one task through fetch, decode, inference and
 // writing, all overlapping. Every queue is bounded; the number of batches
 // bounds what is between fetch and writing. When [flow.run] returns, no
-// goroutine of the flow is left.
+// goroutine of the flow is left and its batches are back in the lane.
 type flow struct {
 	classifier *Classifier
+	lane       *lane
 	fetch      *fetcher
 	out        *output
 	decoders   int
-	runners    int
-	free       chan *batch
-	written    int64 // batches
 	timing     Timing
+	begun      time.Time // its turn
+
+	mu      sync.Mutex
+	taken   map[*batch]bool // from the lane
+	written int             // batches
 }
 
 // Timing says how the time of a task went. Busy times are summed over
@@ -80,16 +114,11 @@ func (n *Nanos) UnmarshalJSON(raw []byte) error {
 
 func (n *Nanos) since(t time.Time) { n.Add(int64(time.Since(t))) }
 
-// newFlow makes the flow of one attempt, which has the batches to itself.
-func newFlow(c *Classifier, batches []*batch, images *bucket.Bucket, out *output, spec *pipeline.Job) *flow {
+// newFlow makes the flow of one attempt.
+func newFlow(c *Classifier, l *lane, images *bucket.Bucket, out *output, spec *pipeline.Job) *flow {
 	decoders := orCores(spec.Extract.Decoders)
-	f := &flow{classifier: c, out: out, decoders: decoders, runners: c.runners,
-		fetch: newFetcher(images, int64(spec.Extract.ReadAhead), int64(spec.Preprocess.MaxBytes), decoders),
-		free:  make(chan *batch, len(batches))}
-	for _, b := range batches {
-		f.free <- b
-	}
-	return f
+	return &flow{classifier: c, lane: l, out: out, decoders: decoders, taken: map[*batch]bool{},
+		fetch: newFetcher(images, int64(spec.Extract.ReadAhead), int64(spec.Preprocess.MaxBytes), decoders)}
 }
 
 func orCores(n int) int {
@@ -102,25 +131,26 @@ func orCores(n int) int {
 // run processes the images of a task and hands every batch, in order, to the
 // output.
 func (f *flow) run(ctx context.Context, images []schemas.Image) error {
-	defer f.timing.Wall.since(time.Now())
 	group, ctx := errgroup.WithContext(ctx)
 	spans := make(chan *span, f.fetch.requests)
 	placements := make(chan placement, 2*f.decoders)
-	ready := make(chan *batch, cap(f.free))
-	done := make(chan *batch, cap(f.free))
+	ready := make(chan *batch, cap(f.lane.free))
+	done := make(chan *batch, cap(f.lane.free))
 
 	group.Go(func() error { f.fetch.run(ctx, images, spans); return ctx.Err() })
 	group.Go(func() error { defer close(placements); return f.feed(ctx, images, spans, placements) })
 	f.several(group, ctx, f.decoders, func(ctx context.Context) error { return f.decode(ctx, placements, ready) }, func() { close(ready) })
-	f.several(group, ctx, f.runners, func(ctx context.Context) error { return f.infer(ctx, ready, done) }, func() { close(done) })
+	f.several(group, ctx, f.classifier.runners, func(ctx context.Context) error { return f.infer(ctx, ready, done) }, func() { close(done) })
 	group.Go(func() error { return f.write(ctx, done) })
-	if err := group.Wait(); err != nil {
-		return err
+	err := group.Wait()
+	for b := range f.taken { // by a flow that failed
+		f.lane.free <- b
 	}
-	if batches := (len(images) + f.classifier.Batch - 1) / f.classifier.Batch; f.written != int64(batches) {
-		return fmt.Errorf("%d of %d batches were written", f.written, batches)
+	f.timing.Wall.since(f.begun)
+	if batches := (len(images) + f.classifier.Batch - 1) / f.classifier.Batch; err == nil && f.written != batches {
+		err = fmt.Errorf("%d of %d batches were written", f.written, batches)
 	}
-	return nil
+	return err
 }
 
 // several runs n workers in the group, and after as soon as all have ended.
@@ -132,13 +162,20 @@ func (f *flow) several(group *errgroup.Group, ctx context.Context, n int, work f
 	group.Go(func() error { defer after(); return workers.Wait() })
 }
 
-// feed takes the spans in order, gives their images a place in a batch, and
-// passes them on. It alone waits for batches, in order, so that the oldest one
-// always has its slot and the flow cannot lock up.
+// feed waits for its turn, takes the spans in order, gives their images a place
+// in a batch, and passes them on. It alone waits for batches, in order, so that
+// the oldest one always has its slot and the flow cannot lock up.
 func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *span, placements chan<- placement) error {
+	select {
+	case f.lane.turn <- struct{}{}:
+		defer func() { <-f.lane.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	f.begun = time.Now()
+	begin := f.begun
 	var current *batch
 	size := int64(f.classifier.Batch)
-	begin := time.Now()
 	for s := range spans {
 		select {
 		case <-s.ready:
@@ -153,10 +190,9 @@ func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *s
 			at := s.first + int64(i)
 			if current == nil || current.index != at/size {
 				begin := time.Now()
-				select {
-				case current = <-f.free:
-				case <-ctx.Done():
-					return ctx.Err()
+				var err error
+				if current, err = f.take(ctx); err != nil {
+					return err
 				}
 				f.timing.Slot.since(begin)
 				f.begin(current, at/size, images)
@@ -170,6 +206,27 @@ func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *s
 		begin = time.Now()
 	}
 	return ctx.Err()
+}
+
+func (f *flow) take(ctx context.Context) (*batch, error) {
+	select {
+	case b := <-f.lane.free:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.taken[b] = true
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// give returns a batch that is written.
+func (f *flow) give(b *batch) {
+	f.mu.Lock()
+	delete(f.taken, b)
+	f.written++
+	f.mu.Unlock()
+	f.lane.free <- b
 }
 
 // begin makes b the batch of the given index.
@@ -244,18 +301,18 @@ func (f *flow) infer(ctx context.Context, ready <-chan *batch, done chan<- *batc
 
 // write puts the batches back in order and writes them.
 func (f *flow) write(ctx context.Context, done <-chan *batch) error {
-	waiting := map[int64]*batch{}
+	waiting, next := map[int64]*batch{}, int64(0)
 	for b := range done {
 		waiting[b.index] = b
-		for b := waiting[f.written]; b != nil; b = waiting[f.written] {
-			delete(waiting, f.written)
+		for b := waiting[next]; b != nil; b = waiting[next] {
+			delete(waiting, next)
+			next++
 			begin := time.Now()
 			if err := f.out.write(b); err != nil {
 				return err
 			}
 			f.timing.Write.since(begin)
-			f.written++
-			f.free <- b
+			f.give(b)
 		}
 	}
 	return ctx.Err()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"sela/pipeline/bucket/buckettest"
 	"sela/pipeline/bucket/filedriver"
 	"sela/stages/extract"
+	"sela/stages/internal/onnx"
 	"sela/stages/internal/onnx/onnxtest"
 	"sela/stages/internal/runtest"
 	"sela/stages/list"
@@ -224,5 +226,45 @@ func TestBatchSizeDoesNotShow(t *testing.T) {
 		if !slices.Equal(got.numbers, want.numbers) || !slices.Equal(got.values, want.values) {
 			t.Errorf("batches of %d give other rows", n)
 		}
+	}
+}
+
+// TestCompanyFollowsFromTheListing: even the outputs of a model in which the
+// images of a batch see each other do not depend on the workers. The places of
+// images that cannot be used, and those behind the last one, are blank.
+func TestCompanyFollowsFromTheListing(t *testing.T) {
+	m, _ := onnxtest.Classifier{}.Build()
+	b := onnx.Edit(m)
+	mean := b.Node("ReduceMean", "mean", []string{"head_0"}, onnx.Ints("axes", 0), onnx.Int("keepdims", 1))
+	b.Output(onnx.Value{Name: b.Node("Add", "coupled", []string{"head_0", mean}), DType: onnx.Float32, Shape: []onnx.Dim{{Name: "N"}, {Size: 4}}})
+	path := filepath.Join(t.TempDir(), "coupled.onnx")
+	if err := m.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	files := pictures(t, 300)
+	for i := range 300 {
+		if i%7 == 3 {
+			files[fmt.Sprintf("%03d.png", i)] = []byte("not an image")
+		}
+	}
+	r := world(t, files, onnxtest.Classifier{}, func(j *pipeline.Job) { j.Model.Path, j.Model.Outputs = path, []string{"coupled"} })
+	extracted := func(id string) map[string]string {
+		run := r.Open(t, id)
+		r.Through(t, run, list.Name)
+		for i := range 300 {
+			if i%5 == 2 {
+				if err := os.Remove(filepath.Join(r.Dir, "mine", fmt.Sprintf("%03d.png", i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		r.Through(t, run, extract.Name)
+		put(t, filepath.Join(r.Dir, "mine"), files)
+		return digests(t, run)
+	}
+	want := extracted("one-of-each")
+	for i, n := range []int{1, 2, 4} {
+		r.Job.Extract.Decoders, r.Job.Runtime.Threads = n, n
+		same(t, extracted(fmt.Sprintf("of-each-%d", i)), want)
 	}
 }

@@ -20,8 +20,8 @@ import (
 const Name = "extract"
 
 // Stage turns images into log-probability shards: one task per shard of the
-// listing. A task uses all cores while it reads images and runs the model; then
-// it checks and uploads its files, and the next may begin. Two tasks at a time
+// listing. A task uses all cores while it runs the model, and few when it begins
+// to read images and when it checks and uploads its files. Two tasks at a time
 // therefore leave no core idle, and more gain nothing.
 type Stage struct {
 	Images *bucket.Bucket
@@ -33,10 +33,8 @@ type Stage struct {
 
 	mu         sync.Mutex
 	classifier *Classifier
-	// batches holds the batches, made with the classifier, while no flow has
-	// them: whoever takes them has the turn.
-	batches  chan []*batch
-	rejected map[string]int64 // by task, of those this process did
+	lane       *lane            // made with the classifier
+	rejected   map[string]int64 // by task, of those this process did
 }
 
 // Result is what an extract commit records.
@@ -107,8 +105,8 @@ func (s *Stage) Classifier() *Classifier {
 	return s.classifier
 }
 
-// open opens the classifier and makes the batches: enough that decoding,
-// inference and writing each have one in hand.
+// open opens the classifier and makes the batches: one for each runner, two being
+// decoded and one being written. More are no faster, and less often in a cache.
 func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,27 +117,11 @@ func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	batches := make([]*batch, 2*c.runners+2)
-	for i := range batches {
-		slot, err := c.NewSlot(ctx)
-		if err != nil {
-			closeSlots(batches)
-			return nil, badModel(errors.Join(err, c.Close()))
-		}
-		batches[i] = &batch{slot: slot, digests: make([][32]byte, c.Batch), rejects: make([]*reject, c.Batch)}
+	if s.lane, err = newLane(ctx, c, c.runners+3); err != nil {
+		return nil, badModel(errors.Join(err, c.Close()))
 	}
-	s.batches = make(chan []*batch, 1)
-	s.batches <- batches
 	s.classifier, s.rejected = c, map[string]int64{}
 	return c, nil
-}
-
-func closeSlots(batches []*batch) {
-	for _, b := range batches {
-		if b != nil {
-			_ = b.slot.Close() // memory only
-		}
-	}
 }
 
 // Do implements [pipeline.Stage].
@@ -170,8 +152,14 @@ func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c 
 	if err := out.finish(ctx); err != nil {
 		return err
 	}
+	if rejected > 0 {
+		a.Run.Notice(Name, "images were quarantined", "task", t.ID, "images", rejected, "why", out.quarantine.Summary())
+	}
 	a.Count("images", t.Rows)
 	a.Count("rejected", rejected)
+	if rejected > 0 {
+		a.Run.Notice(Name, "images were quarantined", "shard", t.ID, "images", rejected, "why", out.quarantine.Summary())
+	}
 	result := Result{Heads: c.Heads, FeatureDim: c.FeatureDim, Timing: timing}
 	if s.preflight != nil {
 		result.Determinism = &s.preflight.Probe
@@ -179,15 +167,8 @@ func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c 
 	return a.Result(result)
 }
 
-// extract takes the images of a task to its tables, when it is the task's turn.
+// extract takes the images of a task to its tables.
 func (s *Stage) extract(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c *Classifier, out *output) (*Timing, error) {
-	var batches []*batch
-	select {
-	case batches = <-s.batches:
-		defer func() { s.batches <- batches }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 	from, to := shardRange(a.Run.Job, s.listing, t.Index)
 	images := make([]schemas.Image, 0, to-from)
 	err := s.listing.Read(ctx, from, to, func(img schemas.Image) error {
@@ -197,7 +178,7 @@ func (s *Stage) extract(ctx context.Context, t pipeline.Task, a *pipeline.Attemp
 	if err != nil {
 		return nil, err
 	}
-	flow := newFlow(c, batches, s.Images, out, a.Run.Job)
+	flow := newFlow(c, s.lane, s.Images, out, a.Run.Job)
 	return &flow.timing, flow.run(ctx, images)
 }
 
@@ -228,7 +209,7 @@ func (s *Stage) Close() error {
 	if s.classifier == nil {
 		return nil
 	}
-	closeSlots(<-s.batches)
+	s.lane.close()
 	err := s.classifier.Close()
 	s.classifier = nil
 	return err

@@ -66,6 +66,9 @@ func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) er
 	if err := rejected.Finish(ctx); err != nil {
 		return err
 	}
+	if summary.Rejected > 0 {
+		a.Run.Notice(Name, "images were quarantined", "images", summary.Rejected, "why", rejected.Summary())
+	}
 	if err := quarantine.Check(summary.Rejected, summary.Images+summary.Rejected, spec.MaxRejected); err != nil {
 		return fmt.Errorf("%w (%s)", err, rejected.Summary())
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sela/pipeline"
@@ -18,6 +19,7 @@ type Latest struct {
 	Manifest string    `json:"manifest"` // key in the labels bucket
 	SHA256   string    `json:"sha256"`   // of the manifest file
 	Created  time.Time `json:"created"`  // of the run: what newest means
+	Job      string    `json:"job"`      // several jobs may publish to one bucket
 }
 
 // ReadLatest returns the newest published run, or nil where there is none.
@@ -40,6 +42,29 @@ func readPointer(ctx context.Context, labels *bucket.Bucket, key string) (*Lates
 		return nil, pipeline.BadData(fmt.Errorf("%s of %s is damaged: %q", key, labels.URL(), raw[:min(len(raw), 64)]))
 	}
 	return &l, nil
+}
+
+// Newest returns the newest published run of a job, or nil where there is none.
+func Newest(ctx context.Context, labels *bucket.Bucket, job string) (*Latest, error) {
+	var keys []string
+	err := labels.List(ctx, markers, func(o bucket.Object) error {
+		keys = append(keys, o.Key)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the runs published in %s: %w", labels.URL(), err)
+	}
+	slices.Sort(keys)
+	for _, key := range slices.Backward(keys) {
+		l, err := readPointer(ctx, labels, key)
+		if err != nil {
+			return nil, err
+		}
+		if l.Job == job {
+			return l, nil
+		}
+	}
+	return nil, nil
 }
 
 const markers = "published/"

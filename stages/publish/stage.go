@@ -113,7 +113,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	if err != nil {
 		return err
 	}
-	record, err := json.MarshalIndent(run.Record, "", "  ")
+	record, err := publicRecord(ctx, run)
 	if err != nil {
 		return err
 	}
@@ -127,12 +127,28 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 		}
 	}
 	sum := sha256.Sum256(raw)
-	latest := Latest{Run: run.Run, Manifest: prefix + "_manifest.json", SHA256: hex.EncodeToString(sum[:]), Created: run.Created}
+	latest := Latest{Run: run.Run, Manifest: prefix + "_manifest.json", SHA256: hex.EncodeToString(sum[:]), Created: run.Created, Job: run.Job.Name}
 	if err := advance(ctx, s.Labels, latest); err != nil {
 		return err
 	}
 	a.Count("labels", labels)
 	return a.Result(Result{Folder: s.Labels.URL() + "/" + prefix, Manifest: latest.Manifest, SHA256: latest.SHA256, Digest: manifest.Digest, Labels: labels})
+}
+
+// publicRecord is the run's record as it was written at its start, so that it
+// is the same for every attempt, without what the trigger is told: a webhook's
+// URL or a command line may hold a secret.
+func publicRecord(ctx context.Context, run *pipeline.Run) ([]byte, error) {
+	raw, err := run.Work.Get(ctx, run.Path("run.json"))
+	if err != nil {
+		return nil, fmt.Errorf("read run.json: %w", err)
+	}
+	record, err := pipeline.ParseRecord(raw, run.Run)
+	if err != nil {
+		return nil, err
+	}
+	record.Job.Train = pipeline.Train{Type: record.Job.Train.Type}
+	return json.MarshalIndent(record, "", "  ")
 }
 
 // gate refuses label sets that are not what they claim to be.
@@ -144,7 +160,7 @@ func (s *Stage) gate(run *pipeline.Run) error {
 			return pipeline.BadData(fmt.Errorf("head %d: %w", h, err))
 		}
 		if c.MaxCountRatio > limit {
-			return pipeline.BadData(fmt.Errorf("head %d: its largest cluster holds %d images, %.2f times its share; label.max_count_ratio allows %.2f: raise solve.lambda, train the network further, or raise the limit in a new run", h, c.LargestCount, c.MaxCountRatio, limit))
+			return pipeline.BadData(fmt.Errorf("head %d: its largest cluster holds %d images, %.2f times its share; label.max_count_ratio allows %.2f: raise it and run the same command again, or raise solve.lambda or train the network further in a new run", h, c.LargestCount, c.MaxCountRatio, limit))
 		}
 	}
 	return nil

@@ -151,8 +151,7 @@ func (s *Source) acquire(ctx context.Context, index int) (*shard, error) {
 	sh.used = s.uses
 	s.mu.Unlock()
 	if mine {
-		sh.err = s.load(ctx, index, sh)
-		close(sh.ready)
+		s.load(ctx, index, sh)
 	}
 	select {
 	case <-sh.ready:
@@ -161,11 +160,6 @@ func (s *Source) acquire(ctx context.Context, index int) (*shard, error) {
 		return nil, ctx.Err()
 	}
 	if sh.err != nil {
-		s.mu.Lock()
-		if s.open[index] == sh {
-			delete(s.open, index) // the next reader tries again
-		}
-		s.mu.Unlock()
 		s.done(sh)
 		return nil, sh.err
 	}
@@ -177,6 +171,21 @@ func (s *Source) done(sh *shard) {
 	defer s.mu.Unlock()
 	sh.users--
 	s.room.Broadcast()
+}
+
+// load makes a shard ready. One that failed is forgotten, so that the next
+// reader tries again.
+func (s *Source) load(ctx context.Context, index int, sh *shard) {
+	sh.err = s.fetch(ctx, s.files[index], sh)
+	if sh.err != nil && ctx.Err() != nil {
+		sh.err = ctx.Err()
+	}
+	if sh.err != nil {
+		s.mu.Lock()
+		delete(s.open, index)
+		s.mu.Unlock()
+	}
+	close(sh.ready)
 }
 
 // evict makes room for one more shard by closing those used longest ago, and
@@ -198,8 +207,7 @@ func (s *Source) evict() bool {
 	return true
 }
 
-func (s *Source) load(ctx context.Context, index int, sh *shard) error {
-	file := s.files[index]
+func (s *Source) fetch(ctx context.Context, file pipeline.Output, sh *shard) error {
 	local, release, err := s.run.Fetch(ctx, file)
 	if err != nil {
 		return err

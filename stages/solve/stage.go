@@ -110,7 +110,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	}
 	if err := result.Status.Err(); err != nil {
 		c := result.Certificate
-		return pipeline.BadConfig(fmt.Errorf("head %d: %w after %d iterations (marginal error %.3g): raise solve.max_iterations or solve.tolerance; no labels are made from it", head, err, result.Iterations, c.MarginalL1))
+		return pipeline.BadConfig(fmt.Errorf("head %d: %w after %d iterations (marginal error %.3g): raise solve.max_iterations and run the same command again, which goes on from there, or take a larger solve.tolerance in a new run; no labels are made from it", head, err, result.Iterations, c.MarginalL1))
 	}
 	certificate, err := json.Marshal(result.Certificate)
 	if err != nil {
@@ -127,6 +127,10 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	if err := a.Upload(ctx, path, PotentialsName(head), stats); err != nil {
 		return err
 	}
+	for _, w := range result.Certificate.Warnings {
+		a.Run.Notice(Name, "warning about the labels", "head", head, "warning", w)
+	}
+	a.Progress(t.Rows)
 	a.Count("passes", int64(result.Passes))
 	return a.Result(Result{Head: head, Certificate: result.Certificate})
 }
@@ -182,6 +186,13 @@ func (s *Stage) fixedPotentials(ctx context.Context, a *pipeline.Attempt, head i
 	p := a.Run.Provenance
 	if meta["model"] != p.Model || meta["preprocessing"] != p.Preprocessing {
 		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: the potentials of run %s belong to another model or preprocessing", from))
+	}
+	var certificate sinkhorn.Certificate
+	if err := json.Unmarshal([]byte(meta["certificate"]), &certificate); err != nil {
+		return nil, pipeline.BadData(fmt.Errorf("solve.from: potentials of run %s: certificate is damaged: %w", from, err))
+	}
+	if lambda := a.Run.Job.Solve.Lambda; certificate.Lambda != lambda {
+		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: the potentials of run %s were solved with λ = %g, solve.lambda is %g: set it to %g", from, certificate.Lambda, lambda, certificate.Lambda))
 	}
 	return v, nil
 }

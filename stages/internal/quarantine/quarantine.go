@@ -46,13 +46,13 @@ func (t *Table) Add(q schemas.Quarantine) error {
 		}
 		t.w = w
 	}
+	// A decoder may quote bytes of the image.
+	q.Message = strings.ToValidUTF8(q.Message, "\uFFFD")
 	if t.rows == 0 {
 		t.classes, t.first = map[string]int64{}, q
 	}
 	t.rows++
 	t.classes[q.Class]++
-	// A decoder may quote bytes of the image.
-	q.Message = strings.ToValidUTF8(q.Message, "\uFFFD")
 	return t.w.Write(q)
 }
 
@@ -60,6 +60,9 @@ func (t *Table) Add(q schemas.Quarantine) error {
 func (t *Table) Summary() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.rows == 0 {
+		return "none"
+	}
 	var classes []string
 	for _, c := range slices.Sorted(maps.Keys(t.classes)) {
 		classes = append(classes, fmt.Sprintf("%s %d", c, t.classes[c]))
@@ -101,5 +104,5 @@ func Check(rejected, all int64, max float64) error {
 	if all == 0 || float64(rejected) <= max*float64(all) {
 		return nil
 	}
-	return pipeline.BadData(fmt.Errorf("%d of %d images cannot be used, more than images.max_rejected (%v) allows: mend the images or raise the share", rejected, all, max))
+	return pipeline.BadData(fmt.Errorf("%d of %d images cannot be used, more than images.max_rejected (%v) allows: raise the share to go on with this run, or mend the images and start a new one with --run-id", rejected, all, max))
 }
