@@ -28,6 +28,7 @@ onnxruntime: ## Get the ONNX Runtime library (pinned) unless it is there
 .PHONY: test
 test: onnxruntime ## Run every test, with the race detector (under 10 minutes)
 	@SELA_REQUIRE_ORT=1 $(GO) test -race -timeout 15m ./...
+	@$(GO) test ./sinkhorn # the largest comparisons with the reference are too slow for the race detector
 
 .PHONY: test-reference
 test-reference: build onnxruntime $(BUILD)/venv/.ready ## Label CIFAR-10's test images; check against NumPy, pyarrow, pandas and DuckDB

@@ -90,7 +90,7 @@ type flow struct {
 // Timing says how the time of a task went. Busy times are summed over
 // goroutines and may exceed the wall time; waits are of one goroutine each.
 type Timing struct {
-	Wall      Nanos `json:"wall_ns"`
+	Wall      Nanos `json:"wall_ns"`           // from its turn to its last batch
 	Fetch     Nanos `json:"fetch_wait_ns"`     // feeder waiting for the next span: the store is slow
 	Slot      Nanos `json:"slot_wait_ns"`      // feeder waiting for a batch: the model is slow
 	Decode    Nanos `json:"decode_busy_ns"`    // decoding, resizing, hashing
