@@ -75,7 +75,7 @@ type Runtime struct {
 	Providers []string `yaml:"providers" json:"providers" doc:"execution providers in order: cpu, cuda, tensorrt; one that cannot be had is an error"`
 	Device    int      `yaml:"device" json:"device" run:"free" doc:"number of the GPU"`
 	Threads   int      `yaml:"threads" json:"threads" run:"free" doc:"batches run at once, each on one thread; 0 = the number of cores"`
-	Batch     int      `yaml:"batch" json:"batch" doc:"images per call; 0 = the model's own where it is fixed, else 64"`
+	Batch     int      `yaml:"batch" json:"batch" doc:"images per call; 0 = the model's own where it is fixed, else 64, fewer for large images on a CPU"`
 	Precision string   `yaml:"precision" json:"precision" doc:"float32, tf32 (cuda, tensorrt) or float16 (tensorrt)"`
 }
 

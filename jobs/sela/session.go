@@ -220,7 +220,11 @@ func (s *session) trigger() (train.Trigger, error) {
 // all cores, side by side where it uses one.
 func (s *session) runner(stage string, shard, shards int) *pipeline.Runner {
 	r := &pipeline.Runner{Stop: s.app.interrupt.stop, Shard: shard, Shards: shards}
-	if stage == label.Name {
+	switch stage {
+	case extract.Name:
+		// While one task's files are checked and uploaded the next one runs.
+		r.Parallel = 2
+	case label.Name:
 		r.Parallel = runtime.GOMAXPROCS(0)
 	}
 	return r
