@@ -70,9 +70,8 @@ func yamlValue(v reflect.Value) string {
 func JobTemplate(j *Job) string {
 	var b strings.Builder
 	b.WriteString("# A sela job. Paths that are not URLs are relative to this file.\n")
-	type title struct{ path, doc string }
-	titles := map[string]title{}
-	fields := j.fields(func(path, doc string) { titles[path] = title{path, doc} })
+	titles := map[string]string{}
+	fields := j.fields(func(path, doc string) { titles[path] = doc })
 	last := ""
 	for _, f := range fields {
 		parent, name := "", f.path
@@ -80,7 +79,7 @@ func JobTemplate(j *Job) string {
 			parent, name = f.path[:cut], f.path[cut+1:]
 		}
 		if parent != last && parent != "" {
-			fmt.Fprintf(&b, "\n%s:  # %s\n", parent, titles[parent].doc)
+			fmt.Fprintf(&b, "\n%s:  # %s\n", parent, titles[parent])
 		}
 		last = parent
 		indent := ""

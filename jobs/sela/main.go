@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -110,13 +109,10 @@ func (a *app) finish(err error) {
 		a.progress, _ = newProgress("text", false) // a wrong flag came before the display
 	}
 	a.progress.close()
-	if err != nil && !errors.Is(err, errQuiet) {
+	if err != nil {
 		a.progress.failed(err)
 	}
 }
-
-// errQuiet marks a result that is told by the exit code and the JSON alone.
-var errQuiet = errors.New("")
 
 func (a *app) printResult(err error, code int) error {
 	out := a.result
