@@ -19,7 +19,7 @@ func BenchmarkPass(b *testing.B) {
 	}{{"10000x128/flat", 10000, 128, 0.3}, {"10000x128/peaked", 10000, 128, 3}, {"4096x3000/peaked", 4096, 3000, 3}} {
 		m := problem(1, c.rows, c.clusters, c.scale, 0)
 		cpu := NewCPU(m, 2)
-		res, err := Solve(context.Background(), cpu, Options{Tol: float64(c.rows) / 100})
+		res, err := Solve(context.Background(), cpu, Options{Method: MethodSinkhorn, Tol: float64(c.rows) / 100})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func BenchmarkSolve(b *testing.B) {
 	for _, scale := range []float64{0.3, 1, 3} {
 		m := problem(2, 10000, 128, scale, 0.3)
 		potentials := make([]float64, 128)
-		for _, o := range []Options{{}, {Method: MethodFixed, Potentials: potentials}} {
+		for _, o := range []Options{{Method: MethodSinkhorn}, {Method: MethodFixed, Potentials: potentials}} {
 			b.Run(fmt.Sprintf("%s/scale=%v", o.WithDefaults().Method, scale), func(b *testing.B) {
 				passes := 0
 				for b.Loop() {
@@ -69,7 +69,7 @@ func BenchmarkSolve(b *testing.B) {
 func BenchmarkAssignBlock(b *testing.B) {
 	m := problem(3, ChunkRows, 128, 1, 0)
 	var block Block
-	m.ReadChunk(context.Background(), 0, &block)
+	m.chunk(0, &block)
 	v, dst := make([]float64, 128), make([]Assignment, ChunkRows)
 	for b.Loop() {
 		if err := AssignBlock(dst, &block, 25, v); err != nil {

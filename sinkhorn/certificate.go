@@ -21,9 +21,29 @@ type Certificate struct {
 	Iterations int     `json:"iterations"`
 	Passes     int     `json:"passes"` // full passes, this one included
 
-	// Tol and Change are the two sides of MethodSinkhorn's stop rule, sums
-	// over rows: Σ_i |c_i/c'_i − 1| ≤ Tol. Change is nil when the last pass
-	// did not evaluate it, or it is not finite.
+	// Way is how MethodLists and MethodLBFGS came to the potentials: lists,
+	// sample (corrected by full passes), lbfgs or scaling. SamplePasses are those over the sample, ListSteps the
+	// Newton steps on lists.
+	Way          phase `json:"way,omitempty"`
+	SamplePasses int   `json:"sample_passes,omitempty"`
+	ListSteps    int   `json:"list_steps,omitempty"`
+
+	// Proof says what stands behind the figures below: a full pass at the
+	// final potentials, or a bound on what lists left out at potentials close
+	// by. Then sums run over the lists, and DroppedBound is at least the mean
+	// share that they leave out of a row: at most 2·DroppedBound has to be
+	// added to MarginalL1, and labels are those of all entries.
+	Proof        Proof   `json:"proof"`
+	DroppedBound float64 `json:"dropped_bound,omitempty"`
+
+	// RowsChanged is the number of rows whose label is another than under the
+	// potentials of the pass before; nil where that was not counted.
+	RowsChanged *int64 `json:"rows_changed,omitempty"`
+
+	// Tol ends a solve. Of MethodSinkhorn, Tol and Change are the two sides of
+	// the stop rule, sums over rows: Σ_i |c_i/c'_i − 1| ≤ Tol; Change is nil
+	// when the last pass did not evaluate it, or it is not finite. Else
+	// MarginalL1 + 2·DroppedBound ≤ Tol.
 	Tol    float64  `json:"tol,omitempty"`
 	Change *float64 `json:"change,omitempty"`
 
@@ -74,18 +94,40 @@ type Certificate struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// Proof is what stands behind a certificate.
+type Proof string
+
+const (
+	ProofPass  Proof = "pass"  // a full pass at the final potentials
+	ProofBound Proof = "bound" // lists, and a bound on what they leave out
+)
+
+// proof is how a result was proved.
+type proof struct {
+	by      Proof
+	dropped float64 // bound
+	checked bool    // MethodSinkhorn's stop rule was evaluated
+}
+
 // certify writes the certificate of pass r under potentials s.V.
-func certify(o *Options, s *state, status Status, checked bool, r *PassResult) Certificate {
+func certify(o *Options, s *state, status Status, r *PassResult, p proof) Certificate {
 	b, v, n := s.Marginals, s.V, float64(r.Rows)
 	c := Certificate{
 		Method: o.Method, Status: status, Rows: r.Rows, Clusters: len(v), Lambda: o.Lambda,
 		Iterations: s.Iterations, Passes: s.Passes,
 		SmallestCount: math.MaxInt64, TiedRows: r.TiedRows, StarvedClusters: len(s.Starved),
 	}
-	if o.Method == MethodSinkhorn {
+	switch o.Method {
+	case MethodLists, MethodLBFGS:
+		c.Tol, c.Way, c.SamplePasses, c.ListSteps = o.Tol, s.Phase, s.SamplePasses, s.ListSteps
+	case MethodSinkhorn:
 		c.Tol = o.Tol
 	}
-	if checked {
+	c.Proof, c.DroppedBound = p.by, p.dropped
+	if s.Previous != nil || p.by == ProofBound {
+		c.RowsChanged = &r.Changed
+	}
+	if p.checked {
 		c.Change = finite(r.Change)
 	}
 	low, high := v[0], v[0]
@@ -106,7 +148,7 @@ func certify(o *Options, s *state, status Status, checked bool, r *PassResult) C
 	}
 	c.Objective = objective(b, v, r)
 	c.MarginalL1, c.MarginalMax, c.MarginalMaxRatio = marginalErrors(b, r)
-	gap := 0.5 * c.MarginalL1 * (high - low + r.MaxRange + kernel.Log(common/rare))
+	gap := (0.5*c.MarginalL1 + p.dropped) * (high - low + r.MaxRange + kernel.Log(common/rare))
 	c.Gap, c.GapOverLambda = finite(gap), finite(gap/o.Lambda)
 	c.MinMargin = finite(r.MinMargin)
 	c.ObjectiveOverLambda = c.Objective / o.Lambda

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"sela/sinkhorn/internal/kernel"
 )
 
 // CPU is the Evaluator of this process: workers read and evaluate chunks of a
@@ -12,28 +14,32 @@ import (
 //
 // One pass runs at a time: concurrent calls of Pass wait for each other.
 type CPU struct {
-	src     Source
-	mu      sync.Mutex // held during a pass
-	workers []*worker
-	window  []*partial // ring: chunk i uses window[i%len(window)]
+	src      Source
+	clusters int
+	mu       sync.Mutex // held during a pass
+	workers  []*worker
+	window   []*partial
 }
 
 // NewCPU returns an evaluator over src that uses the given number of
 // goroutines, at least one.
 func NewCPU(src Source, workers int) *CPU {
 	_, clusters := src.Dims()
-	c := &CPU{src: src}
+	c := &CPU{src: src, clusters: clusters}
 	for range max(workers, 1) {
-		c.workers = append(c.workers, &worker{
-			weights: make([]float64, clusters),
-			shift:   make([]float64, 0, ChunkRows),
-		})
+		c.workers = append(c.workers, newWorker(clusters))
 	}
 	for range 2 * len(c.workers) {
 		c.window = append(c.window, newPartial(clusters))
 	}
 	return c
 }
+
+// Dims implements Evaluator.
+func (c *CPU) Dims() (rows int64, clusters int) { return c.src.Dims() }
+
+// GrantsLists implements Lister.
+func (c *CPU) GrantsLists() bool { return true }
 
 // Pass implements Evaluator. A row that cannot be assigned is a *RowError; of
 // several faults the one in the first chunk is reported. Errors of ReadChunk
@@ -42,111 +48,91 @@ func (c *CPU) Pass(ctx context.Context, req Request) (*PassResult, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rows, clusters := c.src.Dims()
-	if clusters != len(c.workers[0].weights) || clusters < 1 {
+	if clusters != c.clusters || clusters < 1 {
 		return nil, fmt.Errorf("%w: %d clusters", ErrSource, clusters)
 	}
 	if err := req.validate(clusters); err != nil {
 		return nil, err
 	}
-	p := &pass{
-		src: c.src, req: &req, window: c.window,
-		chunks: c.src.Chunks(),
-		total:  newTotals(clusters, req.Certify),
-		ready:  make([]bool, len(c.window)),
+	p := newPass(&req)
+	total := newTotals(clusters, &req)
+	if req.Lists != nil {
+		req.Lists.Into.reset(clusters, c.src.Chunks())
 	}
-	p.moved.L = &p.mu
-	var group sync.WaitGroup
-	for _, w := range c.workers[:max(1, min(len(c.workers), p.chunks))] {
-		group.Go(func() { p.run(ctx, w) })
-	}
-	group.Wait()
-	if p.err != nil {
-		return nil, p.err
-	}
-	if p.total.rows != rows {
-		return nil, fmt.Errorf("%w: it has %d rows, its chunks hold %d", ErrSource, rows, p.total.rows)
-	}
-	return p.total.result(&req)
-}
-
-// pass is the shared state of one pass. Workers claim chunks in order, no
-// further ahead of the merged ones than the window is long.
-type pass struct {
-	src    Source
-	req    *Request
-	window []*partial
-	chunks int
-
-	mu     sync.Mutex
-	moved  sync.Cond // merged grew or err was set
-	next   int       // first chunk not claimed
-	merged int       // chunks merged into total
-	ready  []bool    // by window position: evaluated, not merged
-	total  *totals
-	err    error // of the first faulty chunk
-	faulty int   // that chunk
-}
-
-// run evaluates chunks until none is left or one has failed.
-func (p *pass) run(ctx context.Context, w *worker) {
-	for {
-		i, ok := p.claim()
-		if !ok {
-			return
+	err := c.each(ctx, func(w *worker, b *Block, part *partial) error {
+		return p.block(w, b, part)
+	}, func(i int, part *partial) error {
+		if req.Lists != nil {
+			if err := req.Lists.Into.put(i, &part.list); err != nil {
+				return err
+			}
 		}
-		p.finish(i, p.chunk(ctx, w, i))
-	}
-}
-
-// chunk reads and evaluates chunk i.
-func (p *pass) chunk(ctx context.Context, w *worker, i int) error {
-	if ctx.Err() != nil {
-		return stopped(ctx)
-	}
-	if err := p.src.ReadChunk(ctx, i, &w.block); err != nil {
-		return fmt.Errorf("sinkhorn: read chunk %d: %w", i, err)
-	}
-	if err := checkBlock(&w.block, i, len(w.weights)); err != nil {
-		return err
-	}
-	return w.evaluate(ctx, p.req, p.window[i%len(p.window)])
-}
-
-// stopped is the error of a pass whose context has ended.
-func stopped(ctx context.Context) error {
-	return fmt.Errorf("sinkhorn: pass stopped: %w", ctx.Err())
-}
-
-// claim returns the next chunk to evaluate once its place in the window is
-// free.
-func (p *pass) claim() (int, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.err == nil && p.next < p.chunks && p.next >= p.merged+len(p.window) {
-		p.moved.Wait()
-	}
-	if p.err != nil || p.next >= p.chunks {
-		return 0, false
-	}
-	p.next++
-	return p.next - 1, true
-}
-
-// finish records the outcome of chunk i and merges what is ready, in order.
-func (p *pass) finish(i int, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.moved.Broadcast()
+		return total.merge(part)
+	})
 	if err != nil {
-		if p.err == nil || i < p.faulty {
-			p.err, p.faulty = err, i
-		}
-		return
+		return nil, err
 	}
-	p.ready[i%len(p.window)] = true
-	for position := p.merged % len(p.window); p.ready[position]; position = p.merged % len(p.window) {
-		p.total.merge(p.window[position])
-		p.ready[position] = false
-		p.merged++
+	if total.rows != rows {
+		return nil, fmt.Errorf("%w: it has %d rows, its chunks hold %d", ErrSource, rows, total.rows)
+	}
+	if p.starved = total.starved(&req); p.starved != nil {
+		total.openLogSums(len(p.starved))
+		err := c.each(ctx, func(w *worker, b *Block, part *partial) error {
+			return p.starvedBlock(w, b, part)
+		}, func(_ int, part *partial) error {
+			return total.mergeLogSums(part)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return total.result(&req, p.starved)
+}
+
+// each evaluates all blocks, with a fresh partial for each chunk, and merges
+// the partials in chunk order.
+func (c *CPU) each(ctx context.Context, block func(*worker, *Block, *partial) error, merge func(int, *partial) error) error {
+	for _, w := range c.workers {
+		w.block = func(b *Block) error { return block(w, b, w.part) }
+	}
+	return inOrder(ctx, len(c.workers), c.src.Chunks(), c.window, func(worker, i int, part *partial) error {
+		w := c.workers[worker]
+		part.reset()
+		w.part = part
+		return w.reader.read(ctx, c.src, i, w.block)
+	}, merge)
+}
+
+// worker holds the buffers of one goroutine of a pass.
+type worker struct {
+	reader                 *reader
+	part                   *partial
+	block                  func(*Block) error
+	scratch                *kernel.Scratch
+	rows, previous         kernel.Rows
+	best, previousBest     []int32
+	second, previousSecond []float64
+	low, high              []float32
+	shift                  []float64
+	list                   kernel.List
+}
+
+func newWorker(clusters int) *worker {
+	w := &worker{reader: newReader(clusters), scratch: kernel.NewScratch(clusters)}
+	for _, f := range []*[]float64{&w.rows.Max, &w.rows.Sum, &w.previous.Max, &w.previous.Sum, &w.second, &w.previousSecond, &w.shift} {
+		*f = make([]float64, ChunkRows)
+	}
+	w.best, w.previousBest = make([]int32, ChunkRows), make([]int32, ChunkRows)
+	w.low, w.high = make([]float32, ChunkRows), make([]float32, ChunkRows)
+	return w
+}
+
+// size fits the row buffers to n rows.
+func (w *worker) size(n int, certify bool) {
+	w.rows = kernel.Rows{Max: w.rows.Max[:n], Sum: w.rows.Sum[:n]}
+	w.previous = kernel.Rows{Max: w.previous.Max[:n], Sum: w.previous.Sum[:n]}
+	if certify {
+		w.previous.Best, w.previous.Second = w.previousBest[:n], w.previousSecond[:n]
+		w.rows.Best, w.rows.Second, w.rows.Low, w.rows.High = w.best[:n], w.second[:n], w.low[:n], w.high[:n]
 	}
 }

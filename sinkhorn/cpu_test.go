@@ -19,18 +19,18 @@ type slowest struct {
 	calls atomic.Uint64
 }
 
-func (s *slowest) ReadChunk(ctx context.Context, i int, dst *Block) error {
+func (s *slowest) ReadChunk(ctx context.Context, i int, buf *Block, yield func(*Block) error) error {
 	for range rand.New(rand.NewPCG(s.calls.Add(1), uint64(i))).IntN(50) {
 		runtime.Gosched()
 	}
-	return s.memory.ReadChunk(ctx, i, dst)
+	return s.memory.ReadChunk(ctx, i, buf, yield)
 }
 
 func TestSameBitsForAnyWorkers(t *testing.T) {
 	m := problem(31, 9000, 5, 1.5, 0.5)
 	var want *Result
 	for _, workers := range []int{1, 2, 3, 16, 0} {
-		res, err := Solve(context.Background(), NewCPU(&slowest{memory: m}, workers), Options{Lambda: 15, MaxIterations: 41})
+		res, err := Solve(context.Background(), NewCPU(&slowest{memory: m}, workers), Options{Method: MethodSinkhorn, Lambda: 15, MaxIterations: 41})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,7 @@ func TestGapsInRows(t *testing.T) {
 		gaps.rows = append(gaps.rows, int64(i)+4*ChunkRows)
 		gaps.x = append(gaps.x, full.x[i*6:(i+1)*6]...)
 	}
-	res, want := solve(t, gaps, Options{Lambda: 12}), solveTextbook(gaps, 12, 0.1, nil)
+	res, want := solve(t, gaps, Options{Method: MethodSinkhorn, Lambda: 12}), solveTextbook(gaps, 12, 0.1, nil)
 	if res.Certificate.Rows != int64(len(gaps.rows)) || res.Iterations != want.iterations {
 		t.Errorf("%d rows, %d iterations, want %d, %d", res.Certificate.Rows, res.Iterations, len(gaps.rows), want.iterations)
 	}
@@ -65,7 +65,7 @@ func TestGapsInRows(t *testing.T) {
 		}
 	}
 	for _, workers := range []int{1, 16} {
-		other, err := Solve(context.Background(), NewCPU(gaps, workers), Options{Lambda: 12})
+		other, err := Solve(context.Background(), NewCPU(gaps, workers), Options{Method: MethodSinkhorn, Lambda: 12})
 		if err != nil || !reflect.DeepEqual(other, res) {
 			t.Errorf("%d workers: other bits, %v", workers, err)
 		}
@@ -78,11 +78,12 @@ type broken struct {
 	after func(ctx context.Context, i int, b *Block) error
 }
 
-func (s *broken) ReadChunk(ctx context.Context, i int, dst *Block) error {
-	if err := s.memory.ReadChunk(ctx, i, dst); err != nil {
+func (s *broken) ReadChunk(ctx context.Context, i int, buf *Block, yield func(*Block) error) error {
+	s.memory.chunk(i, buf)
+	if err := s.after(ctx, i, buf); err != nil {
 		return err
 	}
-	return s.after(ctx, i, dst)
+	return yield(buf)
 }
 
 func TestInconsistentSource(t *testing.T) {
@@ -148,7 +149,7 @@ func TestCancel(t *testing.T) {
 				}
 				return nil
 			}}
-			_, err := Solve(ctx, NewCPU(src, workers), Options{})
+			_, err := Solve(ctx, NewCPU(src, workers), Options{Method: MethodSinkhorn})
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("%d workers: %v", workers, err)
 			}

@@ -26,6 +26,10 @@ var (
 	// number of rows that changes between passes.
 	ErrSource = errors.New("sinkhorn: inconsistent source")
 
+	// ErrListsFull is returned when lists exceed the memory allowed and there
+	// is no file to spill them to, or a spill file has no room left.
+	ErrListsFull = errors.New("sinkhorn: lists exceed the memory allowed")
+
 	// ErrState is wrapped by errors about a checkpoint that is damaged or
 	// belongs to another problem.
 	ErrState = errors.New("sinkhorn: unusable checkpoint")

@@ -13,6 +13,9 @@ import (
 // Below, x_ik = λ·log p_ik, lse_i(v) = log Σ_k exp(x_ik + v_k), and means are
 // over the N rows present.
 type Evaluator interface {
+	// Dims returns N and K. Both stay the same for the life of the evaluator.
+	Dims() (rows int64, clusters int)
+
 	// Pass evaluates req. The request's slices are only read; the caller owns
 	// the result. On cancellation it returns an error that wraps ctx.Err().
 	Pass(ctx context.Context, req Request) (*PassResult, error)
@@ -30,12 +33,36 @@ type Request struct {
 	V []float64
 
 	// Change asks for PassResult.Change, against the potentials Previous, or,
-	// where Previous is nil, against the start (every row scaled by 1/N).
+	// where Previous is nil, against the start (every row scaled by 1/N). With
+	// Previous, Certify also counts PassResult.Changed.
 	Change   bool
 	Previous []float64
 
 	// Certify asks for what a certificate states of the labels and of x.
 	Certify bool
+
+	// LogMass asks for every PassResult.LogMass to be accurate, however small
+	// the mass. It may cost a second read of the data. A pass without V always
+	// is.
+	LogMass bool
+
+	// Lists asks for each row's entries near its best, where it is not nil.
+	// Only an evaluator that implements Lister grants it.
+	Lists *ListRequest
+}
+
+// ListRequest asks a pass for lists: row i's holds the entries with
+// x_ik + v_k ≥ max_k (x_ik + v_k) − Margin[k].
+type ListRequest struct {
+	Margin []float64 // [K], nats, positive
+	Into   *Lists    // emptied first; unusable if the pass fails
+}
+
+// Lister is an Evaluator that may grant Request.Lists.
+type Lister interface {
+	Evaluator
+	// GrantsLists tells whether it does.
+	GrantsLists() bool
 }
 
 // PassResult is what a pass found. Fields that were not asked for are zero.
@@ -45,8 +72,10 @@ type PassResult struct {
 
 	// LogMass holds, for each cluster, log m_k where
 	// m_k = mean_i exp(x_ik + v_k − lse_i(v)) is the share of the rows that it
-	// gets: accurate however small m_k is, −Inf where p_ik = 0 in all rows.
-	// Without V: log mean_i exp(x_ik).
+	// gets; without V: log mean_i exp(x_ik). Where Request.LogMass or the
+	// lack of V asks for it, it is accurate however small m_k is, and −Inf only
+	// where p_ik = 0 in all rows. Else a mass below StarvedShare may come out
+	// too small, or −Inf.
 	LogMass []float64
 
 	// MeanLSE is mean_i lse_i(v), in nats.
@@ -58,8 +87,9 @@ type PassResult struct {
 
 	// Labels found by the pass: argmax_k (x_ik + v_k), lowest index on ties.
 	Counts    []int64 // rows by cluster
+	Changed   int64   // rows whose label under Previous is another; 0 without Previous
 	TiedRows  int64   // rows whose best and second-best scores are equal
-	MinMargin float64 // smallest difference of the two, nats; +Inf for K = 1
+	MinMargin float64 // smallest difference of the two, nats; above 60, and for K = 1, +Inf
 
 	// MaxRange is max_i (max_k x_ik − min_k x_ik), in nats; +Inf where some
 	// p_ik is 0.
@@ -68,7 +98,20 @@ type PassResult struct {
 	// MinLSE and MaxLSE bound lse_i(v) over the rows, in nats. They are equal
 	// when all rows are the same.
 	MinLSE, MaxLSE float64
+
+	// Of lists: Dropped[k] is mean_i of the shares of column k that the lists
+	// leave out, up to DroppedTail in each entry.
+	Dropped []float64
 }
+
+// StarvedShare is the share of the rows below which a cluster's mass is
+// accurate only on request: entries that weigh less than e^−60 = 8.8e-27 in
+// their row are left out of a pass, less than 1e-12 of such a mass.
+const StarvedShare = 1e-14
+
+// DroppedTail bounds the share of its row that a pass leaves out of Dropped in
+// one entry: e^−60.
+const DroppedTail = 8.76e-27
 
 // validate checks a request against the number of clusters.
 func (r *Request) validate(clusters int) error {
@@ -76,7 +119,7 @@ func (r *Request) validate(clusters int) error {
 		return fmt.Errorf("%w: lambda is %v, want a positive number", ErrOptions, r.Lambda)
 	}
 	if r.V == nil {
-		if r.Change || r.Certify || r.Previous != nil {
+		if r.Change || r.Certify || r.Previous != nil || r.Lists != nil {
 			return fmt.Errorf("%w: a pass without potentials yields column sums only", ErrOptions)
 		}
 		return nil
@@ -85,7 +128,20 @@ func (r *Request) validate(clusters int) error {
 		return err
 	}
 	if r.Previous != nil {
-		return checkPotentials(r.Previous, clusters)
+		if err := checkPotentials(r.Previous, clusters); err != nil {
+			return err
+		}
+	}
+	if r.Lists == nil {
+		return nil
+	}
+	if len(r.Lists.Margin) != clusters || r.Lists.Into == nil {
+		return fmt.Errorf("%w: lists of %d margins for %d clusters", ErrOptions, len(r.Lists.Margin), clusters)
+	}
+	for k, m := range r.Lists.Margin {
+		if !(m > 0) || math.IsInf(m, 1) {
+			return fmt.Errorf("%w: list margin of cluster %d is %v", ErrOptions, k, m)
+		}
 	}
 	return nil
 }

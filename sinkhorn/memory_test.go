@@ -33,11 +33,26 @@ func (m *memory) Chunks() int {
 	return int(m.number(m.len()-1)/ChunkRows) + 1
 }
 
-func (m *memory) ReadChunk(ctx context.Context, i int, dst *Block) error {
+// ReadChunk cuts a chunk into blocks of another size on every read.
+func (m *memory) ReadChunk(ctx context.Context, i int, buf *Block, yield func(*Block) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.reads.Add(1)
+	m.chunk(i, buf)
+	all, size := *buf, 1+int(m.reads.Add(1)*37%1500)
+	defer func() { *buf = all }()
+	for first := 0; first < len(all.Rows); first += size {
+		last := min(first+size, len(all.Rows))
+		buf.Rows, buf.X = all.Rows[first:last], all.X[first*m.clusters:last*m.clusters]
+		if err := yield(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk sets dst to the rows of chunk i.
+func (m *memory) chunk(i int, dst *Block) {
 	dst.Rows, dst.X = dst.Rows[:0], dst.X[:0]
 	low, high := 0, m.len()
 	if m.rows == nil {
@@ -49,7 +64,6 @@ func (m *memory) ReadChunk(ctx context.Context, i int, dst *Block) error {
 			dst.X = append(dst.X, m.x[j*m.clusters:(j+1)*m.clusters]...)
 		}
 	}
-	return nil
 }
 
 // problem returns log-softmax rows of normal logits with a bias by cluster.
@@ -151,7 +165,7 @@ func labels(m *memory, lambda float64, v []float64) []int32 {
 	var block Block
 	assigned := make([]Assignment, ChunkRows)
 	for i := range m.Chunks() {
-		m.ReadChunk(context.Background(), i, &block)
+		m.chunk(i, &block)
 		if err := AssignBlock(assigned, &block, lambda, v); err != nil {
 			panic(err)
 		}

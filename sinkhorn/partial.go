@@ -1,7 +1,6 @@
 package sinkhorn
 
 import (
-	"context"
 	"math"
 
 	"sela/sinkhorn/internal/kernel"
@@ -13,135 +12,65 @@ type partial struct {
 	rows   int
 	lse    float64   // Σ lse_i
 	change float64   // Σ |c_i/c'_i − 1|
-	mass   []float64 // [K] Σ of shares; 0 for the columns in starved
+	mass   []float64 // [K] Σ of shares
 
-	// Columns too light for mass, kept as max + log(sum).
-	starved  []int32
+	// Column sums in log domain, max + log(sum), of all columns or of the
+	// starved ones; of length 0 until opened.
 	max, sum []float64
 
 	// For a certificate.
 	labels         []int32 // by row of the chunk
-	tied           int64
+	tied, changed  int64
 	margin         float64
 	span           float64 // largest range of log p
 	minLSE, maxLSE float64
+
+	// For lists.
+	list    ListChunk
+	dropped []float64 // [K]
 }
 
 func newPartial(clusters int) *partial {
 	return &partial{
-		mass:    make([]float64, clusters),
-		starved: make([]int32, 0, clusters),
-		max:     make([]float64, clusters),
-		sum:     make([]float64, clusters),
-		labels:  make([]int32, 0, ChunkRows),
+		mass:   make([]float64, clusters),
+		labels: make([]int32, 0, ChunkRows),
 	}
 }
 
 func (p *partial) reset() {
 	clear(p.mass)
+	clear(p.dropped)
+	p.list.empty()
 	*p = partial{
-		mass: p.mass, starved: p.starved[:0], max: p.max, sum: p.sum, labels: p.labels[:0],
+		mass: p.mass, max: p.max[:0], sum: p.sum[:0], labels: p.labels[:0], list: p.list, dropped: p.dropped,
 		margin: math.Inf(1), minLSE: math.Inf(1), maxLSE: math.Inf(-1),
 	}
 }
 
-// worker holds the buffers of one goroutine of a pass.
-type worker struct {
-	block   Block
-	weights []float64 // [K]
-	shift   []float64 // lse_i by row of the chunk
+// openLogSums starts n column sums in log domain, unless that has been done.
+func (p *partial) openLogSums(n int) {
+	if len(p.max) == n {
+		return
+	}
+	if cap(p.max) < n {
+		p.max, p.sum = make([]float64, n), make([]float64, n)
+	}
+	p.max, p.sum = p.max[:n], p.sum[:n]
+	for k := range p.max {
+		p.max[k], p.sum[k] = math.Inf(-1), 0
+	}
 }
 
-// cancelRows is the number of rows between looks at the context.
-const cancelRows = 128
-
-// evaluate computes the contribution of w.block under req.
-func (w *worker) evaluate(ctx context.Context, req *Request, p *partial) error {
-	clusters := len(w.weights)
-	p.reset()
-	p.rows = len(w.block.Rows)
-	w.shift = w.shift[:0]
-	for i, row := range w.block.Rows {
-		if i%cancelRows == 0 && ctx.Err() != nil {
-			return stopped(ctx)
-		}
-		x := w.block.X[i*clusters : (i+1)*clusters]
-		lse, err := 0.0, error(nil)
-		if req.V == nil {
-			err = checkRow(row, x)
-		} else {
-			lse, err = w.evaluateRow(req, p, row, x)
-		}
-		if err != nil {
-			return err
-		}
-		w.shift = append(w.shift, lse)
+// certify adds what the kernel found for row r.
+func (p *partial) certify(rows *kernel.Rows, r int, lse float64) {
+	p.labels = append(p.labels, rows.Best[r])
+	if rows.Max[r] == rows.Second[r] {
+		p.tied++
 	}
-	if p.rows == 0 {
-		return nil
-	}
-	v := req.V
-	if v == nil {
-		v = w.weights
-		clear(v)
-	}
-	for k, mass := range p.mass {
-		if mass < kernel.StarvedMass {
-			p.starved = append(p.starved, int32(k))
-			p.mass[k] = 0
-		}
-	}
-	kernel.Columns(p.max[:len(p.starved)], p.sum[:len(p.starved)], p.starved, w.block.X, w.shift, v, req.Lambda)
-	return nil
-}
-
-// evaluateRow adds one row to p and returns its log-sum-exp.
-func (w *worker) evaluateRow(req *Request, p *partial, row int64, x []float32) (lse float64, err error) {
-	top, sum := kernel.Row(w.weights, x, req.V, req.Lambda)
-	if sum != sum {
-		return 0, rowError(row, x)
-	}
-	kernel.Add(p.mass, w.weights, 1/sum)
-	lse = top + kernel.Log(sum)
-	p.lse += lse
-	if req.Change {
-		previous := 0.0
-		if req.Previous != nil {
-			top, sum := kernel.Row(w.weights, x, req.Previous, req.Lambda)
-			previous = top + kernel.Log(sum)
-		}
-		p.change += math.Abs(kernel.Exp(lse-previous) - 1)
-	}
-	if req.Certify {
-		label, best, second := kernel.Best(x, req.V, req.Lambda)
-		low, high := kernel.Range(x)
-		p.labels = append(p.labels, int32(label))
-		if best == second {
-			p.tied++
-		}
-		p.margin = min(p.margin, best-second)
-		p.span = max(p.span, float64(high)-float64(low))
-		p.minLSE = min(p.minLSE, lse)
-		p.maxLSE = max(p.maxLSE, lse)
-	}
-	return lse, nil
-}
-
-// checkRow refuses a row without a finite log-sum-exp.
-func checkRow(row int64, x []float32) error {
-	high := float32(math.Inf(-1))
-	for _, xk := range x {
-		if xk != xk {
-			return rowError(row, x)
-		}
-		if xk > high {
-			high = xk
-		}
-	}
-	if math.IsInf(float64(high), 0) {
-		return rowError(row, x)
-	}
-	return nil
+	p.margin = min(p.margin, rows.Max[r]-rows.Second[r])
+	p.span = max(p.span, float64(rows.High[r])-float64(rows.Low[r]))
+	p.minLSE = min(p.minLSE, lse)
+	p.maxLSE = max(p.maxLSE, lse)
 }
 
 // totals is the sum of the partials merged so far.
@@ -151,55 +80,97 @@ type totals struct {
 	counts []int64
 }
 
-func newTotals(clusters int, certify bool) *totals {
+func newTotals(clusters int, req *Request) *totals {
 	t := &totals{partial: *newPartial(clusters)}
 	t.reset()
-	for k := range t.max {
-		t.max[k] = math.Inf(-1)
+	if req.V == nil {
+		t.openLogSums(clusters)
 	}
-	if certify {
+	if req.Certify {
 		t.counts = make([]int64, clusters)
+	}
+	if req.Lists != nil {
+		t.dropped = make([]float64, clusters)
 	}
 	return t
 }
 
 // merge adds a chunk's contribution.
-func (t *totals) merge(p *partial) {
+func (t *totals) merge(p *partial) error {
 	t.rows += int64(p.rows)
 	t.lse += p.lse
 	t.change += p.change
-	if p.rows > 0 {
-		kernel.Add(t.mass, p.mass, 1)
-	}
-	for j, k := range p.starved {
-		kernel.MergeLogSums(&t.max[k], &t.sum[k], p.max[j], p.sum[j])
-	}
 	for _, k := range p.labels {
 		t.counts[k]++
 	}
 	t.tied += p.tied
+	t.changed += p.changed
 	t.margin = min(t.margin, p.margin)
 	t.span = max(t.span, p.span)
 	t.minLSE = min(t.minLSE, p.minLSE)
 	t.maxLSE = max(t.maxLSE, p.maxLSE)
+	if p.rows == 0 {
+		return nil
+	}
+	add(t.mass, p.mass)
+	if t.dropped != nil {
+		add(t.dropped, p.dropped)
+	}
+	return t.mergeLogSums(p)
+}
+
+func (t *totals) mergeLogSums(p *partial) error {
+	for j := range p.max {
+		kernel.MergeLogSums(&t.max[j], &t.sum[j], p.max[j], p.sum[j])
+	}
+	return nil
+}
+
+// add adds a to sum, element by element.
+func add(sum, a []float64) {
+	a = a[:len(sum)]
+	for k := range sum {
+		sum[k] += a[k]
+	}
+}
+
+// starved returns the columns whose mass is to be summed again in log domain.
+func (t *totals) starved(req *Request) (columns []int32) {
+	if req.V == nil || !req.LogMass {
+		return nil
+	}
+	for k, mass := range t.mass {
+		if mass < StarvedShare*float64(t.rows) {
+			columns = append(columns, int32(k))
+		}
+	}
+	return columns
 }
 
 // result turns the sums into means.
-func (t *totals) result(req *Request) (*PassResult, error) {
+func (t *totals) result(req *Request, starved []int32) (*PassResult, error) {
 	if t.rows == 0 {
 		return nil, ErrNoRows
 	}
 	n := float64(t.rows)
-	r := &PassResult{Rows: t.rows, LogMass: t.mass, MeanLSE: t.lse / n, Change: t.change}
-	for k, mass := range t.mass {
-		log := kernel.Log(mass)
-		if t.sum[k] > 0 {
-			log = kernel.LogAdd(log, t.max[k]+kernel.Log(t.sum[k]))
+	r := &PassResult{Rows: t.rows, LogMass: t.mass, MeanLSE: t.lse / n, Change: t.change, Dropped: t.dropped}
+	if req.V == nil {
+		for k := range t.max {
+			r.LogMass[k] = t.max[k] + kernel.Log(t.sum[k]) - kernel.Log(n)
 		}
-		r.LogMass[k] = log - kernel.Log(n)
+		return r, nil
+	}
+	for k, mass := range t.mass {
+		r.LogMass[k] = kernel.Log(mass) - kernel.Log(n)
+	}
+	for j, k := range starved {
+		r.LogMass[k] = t.max[j] + kernel.Log(t.sum[j]) - kernel.Log(n)
+	}
+	for k := range r.Dropped {
+		r.Dropped[k] /= n
 	}
 	if req.Certify {
-		r.Counts, r.TiedRows, r.MinMargin = t.counts, t.tied, t.margin
+		r.Counts, r.TiedRows, r.Changed, r.MinMargin = t.counts, t.tied, t.changed, t.margin
 		r.MaxRange = req.Lambda * t.span
 		r.MinLSE, r.MaxLSE = t.minLSE, t.maxLSE
 	}

@@ -98,7 +98,7 @@ func TestReference(t *testing.T) {
 			if got := hex.EncodeToString(h.Sum(nil)); got != g.SHA256 {
 				t.Fatalf("generated another matrix than reference.py: %s, want %s", got, g.SHA256)
 			}
-			res, err := Solve(context.Background(), NewCPU(m, 2), Options{Lambda: g.Lambda, Tol: g.Tol})
+			res, err := Solve(context.Background(), NewCPU(m, 2), Options{Method: MethodSinkhorn, Lambda: g.Lambda, Tol: g.Tol})
 			if err != nil || res.Status != Converged {
 				t.Fatal(res, err)
 			}
@@ -138,7 +138,7 @@ func TestReference(t *testing.T) {
 // an exp that differs by architecture, would show here.
 func TestSameBitsOnAnyProcessor(t *testing.T) {
 	g := goldens(t)[3]
-	res := solve(t, g.generate(), Options{Lambda: g.Lambda, Tol: g.Tol})
+	res := solve(t, g.generate(), Options{Method: MethodSinkhorn, Lambda: g.Lambda, Tol: g.Tol})
 	h := sha256.New()
 	c := res.Certificate
 	for _, numbers := range [][]float64{

@@ -25,7 +25,7 @@ func TestRefusedRows(t *testing.T) {
 				}
 			}
 		}
-		for _, o := range []Options{{}, {Method: MethodFixed, Potentials: make([]float64, 5)}} {
+		for _, o := range []Options{{Method: MethodSinkhorn}, {Method: MethodFixed, Potentials: make([]float64, 5)}} {
 			_, err := Solve(context.Background(), NewCPU(m, 3), o)
 			var bad *RowError
 			if !errors.As(err, &bad) || bad.Row != 2345 || !strings.Contains(bad.Reason, c.reason) {
@@ -40,7 +40,7 @@ func TestRefusedColumn(t *testing.T) {
 	for i := 0; i < len(m.x); i += 5 {
 		m.x[i+1], m.x[i+4] = float32(math.Inf(-1)), float32(math.Inf(-1))
 	}
-	_, err := Solve(context.Background(), NewCPU(m, 1), Options{})
+	_, err := Solve(context.Background(), NewCPU(m, 1), Options{Method: MethodSinkhorn})
 	var bad *ColumnError
 	if !errors.As(err, &bad) || len(bad.Clusters) != 2 || bad.Clusters[0] != 1 || bad.Clusters[1] != 4 {
 		t.Errorf("error %v, want clusters 1 and 4", err)
@@ -58,11 +58,11 @@ func TestValidate(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{Options{Lambda: -1}, "lambda"}, {Options{Lambda: nan}, "lambda"}, {Options{Lambda: math.Inf(1)}, "lambda"},
-		{Options{Tol: -1}, "tol"}, {Options{Tol: nan}, "tol"}, {Options{MaxIterations: -1}, "max iterations"},
-		{Options{Marginals: []float64{0.5, 0.6}}, "sum to 1.1"}, {Options{Marginals: []float64{1, 0}}, "cluster 1"},
-		{Options{Marginals: []float64{}}, "sum to 0"}, {Options{Marginals: []float64{nan, 1}}, "cluster 0"},
-		{Options{Method: "simplex"}, `"simplex"`}, {Options{Potentials: []float64{1}}, "takes no potentials"},
+		{Options{Method: MethodSinkhorn, Lambda: -1}, "lambda"}, {Options{Method: MethodSinkhorn, Lambda: nan}, "lambda"}, {Options{Method: MethodSinkhorn, Lambda: math.Inf(1)}, "lambda"},
+		{Options{Method: MethodSinkhorn, Tol: -1}, "tol"}, {Options{Method: MethodSinkhorn, Tol: nan}, "tol"}, {Options{Method: MethodSinkhorn, MaxIterations: -1}, "max iterations"},
+		{Options{Method: MethodSinkhorn, Marginals: []float64{0.5, 0.6}}, "sum to 1.1"}, {Options{Method: MethodSinkhorn, Marginals: []float64{1, 0}}, "cluster 1"},
+		{Options{Method: MethodSinkhorn, Marginals: []float64{}}, "sum to 0"}, {Options{Method: MethodSinkhorn, Marginals: []float64{nan, 1}}, "cluster 0"},
+		{Options{Method: "simplex"}, `"simplex"`}, {Options{Method: MethodSinkhorn, Potentials: []float64{1}}, "takes no potentials"},
 		{Options{Method: MethodFixed}, "needs potentials"}, {Options{Method: MethodFixed, Potentials: []float64{0, nan}}, "cluster 1"},
 		{Options{Method: MethodFixed, Potentials: []float64{0, 0}, Marginals: []float64{1}}, "1 marginals for 2"},
 	} {
@@ -70,11 +70,11 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%+v: error %v, want %q", c.o, err, c.want)
 		}
 	}
-	if err := (Options{}).Validate(); err != nil {
+	if err := (Options{Method: MethodSinkhorn}).Validate(); err != nil {
 		t.Error(err)
 	}
 	m := problem(25, 50, 3, 1, 0)
-	for _, o := range []Options{{Marginals: []float64{0.5, 0.5}}, {Method: MethodFixed, Potentials: []float64{1, 2}}} {
+	for _, o := range []Options{{Method: MethodSinkhorn, Marginals: []float64{0.5, 0.5}}, {Method: MethodFixed, Potentials: []float64{1, 2}}} {
 		if _, err := Solve(context.Background(), NewCPU(m, 1), o); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v over 3 clusters: %v", o, err)
 		}

@@ -2,7 +2,6 @@ package sinkhorn
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"sela/sinkhorn/internal/kernel"
@@ -43,14 +42,15 @@ func scaling(ctx context.Context, ev Evaluator, o *Options) (*Result, error) {
 			Lambda: o.Lambda, V: s.V,
 			Change: check, Previous: s.Previous,
 			Certify: check || last,
+			LogMass: true,
 		})
 		switch {
 		case err != nil:
 			return nil, err
 		case check && r.Change <= o.Tol:
-			return s.result(o, Converged, check, r), nil
+			return s.result(o, Converged, r, proof{by: ProofPass, checked: check}), nil
 		case last:
-			return s.result(o, IterationLimit, check, r), nil
+			return s.result(o, IterationLimit, r, proof{by: ProofPass, checked: check}), nil
 		}
 		s.Previous = append(s.Previous[:0], s.V...)
 		if err := s.update(r.LogMass); err != nil {
@@ -73,8 +73,8 @@ func startScaling(ctx context.Context, ev Evaluator, o *Options) (*state, error)
 	if s.Marginals, err = o.marginals(clusters); err != nil {
 		return nil, err
 	}
-	if o.Marginals == nil && r.Rows < int64(clusters) {
-		return nil, fmt.Errorf("%w: %d rows cannot give %d clusters equal shares; use fewer clusters, or state the marginals", ErrTooFewRows, r.Rows, clusters)
+	if err := checkRows(r.Rows, clusters, o); err != nil {
+		return nil, err
 	}
 	for k, logMass := range r.LogMass {
 		if logMass < kernel.Log(0x1p-1022) {

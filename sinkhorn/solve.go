@@ -17,10 +17,13 @@ func Solve(ctx context.Context, ev Evaluator, o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if o.Method == MethodFixed {
+	switch o.Method {
+	case MethodFixed:
 		return fixed(ctx, ev, &o)
+	case MethodSinkhorn:
+		return scaling(ctx, ev, &o)
 	}
-	return scaling(ctx, ev, &o)
+	return semidual(ctx, ev, &o)
 }
 
 // fixed certifies given potentials.
@@ -34,7 +37,7 @@ func fixed(ctx context.Context, ev Evaluator, o *Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.result(o, Evaluated, false, r), nil
+	return s.result(o, Evaluated, r, proof{by: ProofPass}), nil
 }
 
 // pass makes one pass and counts, checks and records it.
@@ -65,15 +68,16 @@ func (s *state) pass(ctx context.Context, ev Evaluator, o *Options, req Request)
 	return r, nil
 }
 
-// result packs the outcome of the certifying pass r.
-func (s *state) result(o *Options, status Status, checked bool, r *PassResult) *Result {
+// result packs the outcome of the certifying pass r, or of its equivalent on
+// lists.
+func (s *state) result(o *Options, status Status, r *PassResult, p proof) *Result {
 	masses := make([]float64, len(r.LogMass))
 	for k, logMass := range r.LogMass {
 		masses[k] = kernel.Exp(logMass)
 	}
 	return &Result{
 		V: s.V, Status: status, Iterations: s.Iterations, Passes: s.Passes,
-		Certificate: certify(o, s, status, checked, r),
+		Certificate: certify(o, s, status, r, p),
 		Masses:      masses, Counts: r.Counts,
 	}
 }

@@ -10,7 +10,11 @@ import (
 // determines the bits of a result.
 const ChunkRows = 1024
 
-// Block is a buffer of rows. Its owner reuses it from chunk to chunk.
+// BlockBytes is the advised size of Block.X: a block that was just read is
+// still in a core's own cache when it is evaluated.
+const BlockBytes = 512 << 10
+
+// Block is a run of rows of one chunk.
 type Block struct {
 	Rows []int64   // row numbers, strictly ascending
 	X    []float32 // row-major [len(Rows)·K]: log p in nats, not multiplied by λ
@@ -28,24 +32,71 @@ type Source interface {
 	// [0, ChunkRows·Chunks()). A chunk may be empty.
 	Chunks() int
 
-	// ReadChunk sets dst to the rows present with row number in
-	// [ChunkRows·i, ChunkRows·(i+1)), reusing the capacity of its slices.
-	// The same bytes come back every time. It may be called concurrently with
-	// distinct dst, and returns soon after ctx is cancelled.
-	ReadChunk(ctx context.Context, i int, dst *Block) error
+	// ReadChunk calls yield with the rows present with row number in
+	// [ChunkRows·i, ChunkRows·(i+1)), ascending, in blocks of about BlockBytes
+	// or whatever suits the source: how rows are cut into blocks changes no
+	// bit of a result. A block is only read, and valid until yield returns.
+	// It may lie in buf, whose slices the source may grow and which the caller
+	// passes again, or in the source's own memory. An error of yield ends the
+	// reading and is returned as it is. The same bytes come every time.
+	// ReadChunk may be called concurrently with distinct buf, and returns soon
+	// after ctx is cancelled.
+	ReadChunk(ctx context.Context, i int, buf *Block, yield func(*Block) error) error
 }
 
-// checkBlock verifies what ReadChunk promised for chunk i.
-func checkBlock(b *Block, i, clusters int) error {
-	if len(b.X) != len(b.Rows)*clusters {
-		return fmt.Errorf("%w: chunk %d: %d values for %d rows of %d clusters", ErrSource, i, len(b.X), len(b.Rows), clusters)
+// reader reads chunks of a source for one goroutine, and verifies what
+// ReadChunk promised.
+type reader struct {
+	buf      Block
+	check    func(*Block) error // the method checked, bound once
+	ctx      context.Context
+	chunk    int
+	clusters int
+	low      int64 // first row number that may come
+	block    func(*Block) error
+	fault    error // of a block, or of what was done with it
+}
+
+func newReader(clusters int) *reader {
+	r := &reader{clusters: clusters}
+	r.check = r.checked
+	return r
+}
+
+// read calls block with the blocks of chunk i of src.
+func (r *reader) read(ctx context.Context, src Source, i int, block func(*Block) error) error {
+	r.ctx, r.chunk, r.low, r.block, r.fault = ctx, i, int64(i)*ChunkRows, block, nil
+	err := src.ReadChunk(ctx, i, &r.buf, r.check)
+	if r.fault != nil {
+		return r.fault
 	}
-	low, high := int64(i)*ChunkRows, int64(i+1)*ChunkRows
+	if err != nil {
+		return fmt.Errorf("sinkhorn: read chunk %d: %w", i, err)
+	}
+	return nil
+}
+
+func (r *reader) checked(b *Block) error {
+	r.fault = r.checkBlock(b)
+	if r.fault == nil && r.ctx.Err() != nil {
+		r.fault = stopped(r.ctx)
+	}
+	if r.fault == nil {
+		r.fault = r.block(b)
+	}
+	return r.fault
+}
+
+func (r *reader) checkBlock(b *Block) error {
+	if len(b.X) != len(b.Rows)*r.clusters {
+		return fmt.Errorf("%w: chunk %d: %d values for %d rows of %d clusters", ErrSource, r.chunk, len(b.X), len(b.Rows), r.clusters)
+	}
+	high := int64(r.chunk+1) * ChunkRows
 	for _, row := range b.Rows {
-		if row < low || row >= high {
-			return fmt.Errorf("%w: chunk %d: row %d out of place, want ascending rows in [%d, %d)", ErrSource, i, row, int64(i)*ChunkRows, high)
+		if row < r.low || row >= high {
+			return fmt.Errorf("%w: chunk %d: row %d out of place, want ascending rows in [%d, %d)", ErrSource, r.chunk, row, high-ChunkRows, high)
 		}
-		low = row + 1
+		r.low = row + 1
 	}
 	return nil
 }

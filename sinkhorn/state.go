@@ -2,11 +2,9 @@ package sinkhorn
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"math"
 )
 
 // Checkpoint keeps the state of one solve between passes, so that a solve
@@ -28,7 +26,7 @@ type State []byte
 
 const (
 	stateFormat  = "sela sinkhorn state"
-	stateVersion = 1
+	stateVersion = 2
 )
 
 // state is the content of a State. Floats are written in the shortest decimal
@@ -46,27 +44,48 @@ type state struct {
 	Marginals  []float64 `json:"marginals"`  // b
 	V          []float64 `json:"v"`          // potentials of the next iteration
 	Previous   []float64 `json:"previous"`   // potentials of the last one; empty before the first
-	Checksum   string    `json:"checksum"`   // of the numbers above
+	Checksum   string    `json:"checksum"`   // of everything else
+
+	// Of MethodLists and MethodLBFGS.
+	Phase        phase     `json:"phase,omitempty"`
+	Share        []float64 `json:"share,omitempty"`   // of the clusters at the last potentials judged
+	LastL1       float64   `json:"last_l1,omitempty"` // of the last full pass that listed
+	Stalls       int       `json:"stalls,omitempty"`
+	Lifts        int       `json:"lifts,omitempty"`
+	SamplePasses int       `json:"sample_passes,omitempty"`
+	ListSteps    int       `json:"list_steps,omitempty"`
+	ListProducts int       `json:"list_products,omitempty"`
+	Approach     bool      `json:"approach,omitempty"` // L-BFGS only leads to where lists pay
+	Unjudged     bool      `json:"unjudged,omitempty"` // V is Options.Start, of which nothing is known yet
+	Journal      []journal `json:"journal,omitempty"`  // of L-BFGS, whose start V is not replaced meanwhile
 }
 
-func (s *state) checksum() string {
+// journal is what a pass of L-BFGS found.
+type journal struct {
+	F    float64   `json:"f"`
+	Mass []float64 `json:"mass"`
+}
+
+// gradient returns ∇F = m − b.
+func (j *journal) gradient(b []float64) []float64 {
+	g := make([]float64, len(b))
+	for k := range g {
+		g[k] = j.Mass[k] - b[k]
+	}
+	return g
+}
+
+// encode returns the state as JSON with its checksum.
+func (s *state) encode() (State, error) {
+	s.Format, s.Version, s.Checksum = stateFormat, stateVersion, ""
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
 	h := fnv.New128a()
-	write := func(u uint64) { h.Write(binary.LittleEndian.AppendUint64(nil, u)) }
-	write(math.Float64bits(s.Lambda))
-	write(math.Float64bits(s.Tol))
-	write(uint64(s.Rows))
-	write(uint64(s.Passes))
-	write(uint64(s.Iterations))
-	for _, k := range s.Starved {
-		write(uint64(k))
-	}
-	for _, values := range [][]float64{s.Marginals, s.V, s.Previous} {
-		write(uint64(len(values)))
-		for _, x := range values {
-			write(math.Float64bits(x))
-		}
-	}
-	return fmt.Sprintf("fnv128a:%x", h.Sum(nil))
+	h.Write(data)
+	s.Checksum = fmt.Sprintf("fnv128a:%x", h.Sum(nil))
+	return json.Marshal(s)
 }
 
 // save hands the state to the checkpoint, where there is one.
@@ -74,8 +93,7 @@ func (s *state) save(ctx context.Context, c Checkpoint) error {
 	if c == nil {
 		return nil
 	}
-	s.Format, s.Version, s.Checksum = stateFormat, stateVersion, s.checksum()
-	data, err := json.Marshal(s)
+	data, err := s.encode()
 	if err != nil {
 		return fmt.Errorf("sinkhorn: encode state after pass %d: %w", s.Passes, err)
 	}
@@ -106,7 +124,9 @@ func loadState(ctx context.Context, o *Options) (*state, error) {
 		return nil, fmt.Errorf("%w: format %q, want %q", ErrState, s.Format, stateFormat)
 	case s.Version != stateVersion:
 		return nil, fmt.Errorf("%w: version %d, this program reads %d; remove it to start again", ErrState, s.Version, stateVersion)
-	case s.Checksum != s.checksum():
+	}
+	checksum := s.Checksum
+	if _, err := s.encode(); err != nil || s.Checksum != checksum {
 		return nil, fmt.Errorf("%w: its checksum does not match; remove it to start again", ErrState)
 	}
 	return s, s.matches(o)

@@ -30,14 +30,14 @@ func TestResumeFromEveryState(t *testing.T) {
 		m.x[i] -= 150 // a starved cluster, known from the first pass only
 	}
 	all := new(kept)
-	want := solve(t, m, Options{Lambda: 10, Checkpoint: all})
+	want := solve(t, m, Options{Method: MethodSinkhorn, Lambda: 10, Checkpoint: all})
 	if len(all.states) != want.Passes-1 || want.Passes < 20 {
 		t.Fatalf("%d states of %d passes", len(all.states), want.Passes)
 	}
 	for i, s := range all.states {
 		m.reads.Store(0)
 		rest := &kept{load: s}
-		got := solve(t, m, Options{Lambda: 10, Checkpoint: rest})
+		got := solve(t, m, Options{Method: MethodSinkhorn, Lambda: 10, Checkpoint: rest})
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("resumed after pass %d: %+v\nwant %+v", i+1, got, want)
 		}
@@ -55,12 +55,12 @@ func TestResumeFromEveryState(t *testing.T) {
 // TestRaiseLimit goes on from a solve that ran into its iteration limit.
 func TestRaiseLimit(t *testing.T) {
 	m := problem(42, 1500, 5, 1.2, 0.4)
-	want := solve(t, m, Options{Lambda: 20})
+	want := solve(t, m, Options{Method: MethodSinkhorn, Lambda: 20})
 	first := new(kept)
-	if res := solve(t, m, Options{Lambda: 20, MaxIterations: 8, Checkpoint: first}); res.Status != IterationLimit {
+	if res := solve(t, m, Options{Method: MethodSinkhorn, Lambda: 20, MaxIterations: 8, Checkpoint: first}); res.Status != IterationLimit {
 		t.Fatal(res.Status)
 	}
-	got := solve(t, m, Options{Lambda: 20, Checkpoint: &kept{load: first.states[len(first.states)-1]}})
+	got := solve(t, m, Options{Method: MethodSinkhorn, Lambda: 20, Checkpoint: &kept{load: first.states[len(first.states)-1]}})
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v\nwant %+v", got, want)
 	}
@@ -69,7 +69,7 @@ func TestRaiseLimit(t *testing.T) {
 func TestRefusedStates(t *testing.T) {
 	m := problem(43, 1500, 4, 1, 0)
 	saved := new(kept)
-	solve(t, m, Options{Checkpoint: saved})
+	solve(t, m, Options{Method: MethodSinkhorn, Checkpoint: saved})
 	s := saved.states[3]
 	replace := func(old, with string) State {
 		if !bytes.Contains(s, []byte(old)) {
@@ -83,15 +83,15 @@ func TestRefusedStates(t *testing.T) {
 		o     Options
 		want  string
 	}{
-		{"cut", s[:len(s)/2], Options{}, "remove it"},
-		{"empty", State{}, Options{}, "remove it"},
-		{"changed", replace(`"passes":4`, `"passes":5`), Options{}, "checksum"},
-		{"format", replace(stateFormat, "something"), Options{}, "format"},
-		{"version", replace(`"version":1`, `"version":2`), Options{}, "version 2"},
-		{"lambda", s, Options{Lambda: 10}, "lambda 25"},
-		{"tol", s, Options{Tol: 1}, "tol 0.1"},
-		{"clusters", s, Options{Marginals: []float64{0.5, 0.5}}, "2 marginals"},
-		{"marginals", s, Options{Marginals: []float64{0.25, 0.25, 0.3, 0.2}}, "cluster 2"},
+		{"cut", s[:len(s)/2], Options{Method: MethodSinkhorn}, "remove it"},
+		{"empty", State{}, Options{Method: MethodSinkhorn}, "remove it"},
+		{"changed", replace(`"passes":4`, `"passes":5`), Options{Method: MethodSinkhorn}, "checksum"},
+		{"format", replace(stateFormat, "something"), Options{Method: MethodSinkhorn}, "format"},
+		{"version", replace(`"version":2`, `"version":2`), Options{Method: MethodSinkhorn}, "version 2"},
+		{"lambda", s, Options{Method: MethodSinkhorn, Lambda: 10}, "lambda 25"},
+		{"tol", s, Options{Method: MethodSinkhorn, Tol: 1}, "tol 0.1"},
+		{"clusters", s, Options{Method: MethodSinkhorn, Marginals: []float64{0.5, 0.5}}, "2 marginals"},
+		{"marginals", s, Options{Method: MethodSinkhorn, Marginals: []float64{0.25, 0.25, 0.3, 0.2}}, "cluster 2"},
 	} {
 		c.o.Checkpoint = &kept{load: c.state}
 		if _, err := Solve(context.Background(), NewCPU(m, 1), c.o); !errors.Is(err, ErrState) || !strings.Contains(err.Error(), c.want) {
@@ -99,12 +99,12 @@ func TestRefusedStates(t *testing.T) {
 		}
 	}
 	for name, other := range map[string]*memory{"rows": problem(43, 1400, 4, 1, 0), "clusters": problem(43, 1500, 5, 1, 0)} {
-		if _, err := Solve(context.Background(), NewCPU(other, 1), Options{Checkpoint: &kept{load: s}}); err == nil {
+		if _, err := Solve(context.Background(), NewCPU(other, 1), Options{Method: MethodSinkhorn, Checkpoint: &kept{load: s}}); err == nil {
 			t.Errorf("a state of other %s was accepted", name)
 		}
 	}
 	failing := errors.New("disk full")
-	if _, err := Solve(context.Background(), NewCPU(m, 1), Options{Checkpoint: &kept{err: failing}}); !errors.Is(err, failing) {
+	if _, err := Solve(context.Background(), NewCPU(m, 1), Options{Method: MethodSinkhorn, Checkpoint: &kept{err: failing}}); !errors.Is(err, failing) {
 		t.Errorf("error %v, want that of the checkpoint", err)
 	}
 }
@@ -139,7 +139,7 @@ func FuzzState(f *testing.F) {
 	f.Add([]byte("{}"))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		o := Options{}.WithDefaults()
+		o := Options{Method: MethodSinkhorn}.WithDefaults()
 		o.Checkpoint = &kept{load: append(State{}, data...)}
 		s, err := loadState(context.Background(), &o)
 		if err == nil && (s == nil || len(s.V) == 0 || len(s.Marginals) != len(s.V)) {

@@ -4,7 +4,7 @@ import "math"
 
 // Best returns the lowest column with the largest score t_k = λ·x_k + v_k,
 // that score, and the largest score among the other columns (−Inf where there
-// is none). The scores are the bits of Row's. Where no score exceeds −Inf the
+// is none). The scores are the bits of Block's. Where no score exceeds −Inf the
 // column is −1. NaN scores are passed over.
 func Best(x []float32, v []float64, lambda float64) (column int, best, second float64) {
 	v = v[:len(x)]
@@ -22,8 +22,8 @@ func Best(x []float32, v []float64, lambda float64) (column int, best, second fl
 	return column, best, second
 }
 
-// Sum returns Row's sum, to the bit, without keeping the weights: Σ_k w_k for
-// the row's largest score max.
+// Sum returns Block's sum of one row, to the bit, for the row's largest score
+// max; NaN for a row that has none.
 func Sum(x []float32, v []float64, lambda, max float64) float64 {
 	v = v[:len(x)]
 	var l [Lanes]float64
@@ -35,21 +35,3 @@ func Sum(x []float32, v []float64, lambda, max float64) float64 {
 	}
 	return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
 }
-
-// Range returns the smallest and the largest entry of x, which is not empty
-// and holds no NaN.
-func Range(x []float32) (low, high float32) {
-	low, high = x[0], x[0]
-	for _, xk := range x[1:] {
-		if xk < low {
-			low = xk
-		}
-		if xk > high {
-			high = xk
-		}
-	}
-	return low, high
-}
-
-// Score returns the score λ·x + v of one entry.
-func Score(x float32, v, lambda float64) float64 { return float64(lambda*float64(x)) + v }

@@ -33,7 +33,7 @@ const (
 // Exp returns e^x: +Inf above 709.78, 0 below −745.13, NaN for NaN, subnormal
 // results rounded twice. Elsewhere its error is below 1 unit in the last place
 // (0.94 measured against 200-bit arithmetic, see the tests). It takes the same
-// steps as the form inside Row.
+// steps as the form inside Block.
 //
 // Products are not fused with sums on purpose: with math.FMA this code runs at
 // half the speed where the compiler must ask for the instruction at run time.

@@ -1,0 +1,62 @@
+package sinkhorn
+
+import (
+	"context"
+
+	"sela/sinkhorn/internal/kernel"
+)
+
+// Constants of the way over a corrected sample.
+const (
+	correctStall     = 0.3  // a full pass that leaves more than this of the last error calls for L-BFGS
+	correctReduction = 0.05 // of the error, on the sample
+	correctPasses    = 60   // over the sample, for one correction
+)
+
+// correct makes one full pass and then solves the sample for the shares
+//
+//	b' = b + c_sample(v) − c(v),
+//
+// that is, it minimises F of the sample with the linear term that makes its
+// gradient at v that of all rows (Shamir, Srebro and Zhang,
+// "Communication-efficient distributed optimization using an approximate
+// Newton-type method", ICML 2014). The error falls by about the sample's noise
+// from pass to pass; where it does not, L-BFGS takes over.
+func (s *state) correct(ctx context.Context, ev Evaluator, o *Options) (*Result, error) {
+	r, err := s.pass(ctx, ev, o, Request{Lambda: o.Lambda, V: s.V, Previous: s.Previous, Certify: true})
+	if err != nil {
+		return nil, err
+	}
+	l1, _, _ := marginalErrors(s.Marginals, r)
+	switch {
+	case l1 <= o.Tol:
+		return s.result(o, Converged, r, proof{by: ProofPass}), nil
+	case s.Passes >= o.MaxIterations:
+		return s.result(o, IterationLimit, r, proof{by: ProofPass}), nil
+	case s.LastL1 > 0 && l1 > correctStall*s.LastL1:
+		s.Phase, s.Previous = phaseLBFGS, nil
+		return nil, nil
+	}
+	sample := &sampleSolve{ev: NewCPU(o.Sample.Solve, o.Workers), b: s.Marginals, o: o}
+	here, _, err := sample.at(ctx, s.V, nil)
+	if err != nil {
+		return nil, err
+	}
+	sample.b = make([]float64, len(s.V))
+	sum := 0.0
+	for k, logMass := range r.LogMass {
+		b := s.Marginals[k]
+		sample.b[k] = max(b+here.share[k]-kernel.Exp(logMass), b/10)
+		sum += sample.b[k]
+	}
+	for k := range sample.b {
+		sample.b[k] /= sum
+	}
+	v := append([]float64(nil), s.V...)
+	if _, err := sample.descend(ctx, v, max(correctReduction*l1, o.Tol/4), correctPasses); err != nil {
+		return nil, err
+	}
+	s.SamplePasses += sample.passes
+	s.LastL1, s.Previous, s.V = l1, s.V, v
+	return nil, nil
+}
