@@ -81,19 +81,27 @@ type Runtime struct {
 
 // Extract says how images are cut into tasks.
 type Extract struct {
-	ShardRows int64 `yaml:"shard_rows" json:"shard_rows" doc:"rows per task and log-probability shard: a multiple of 1024"`
-	Decoders  int   `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores"`
-	ReadAhead Bytes `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
+	ShardRows int64  `yaml:"shard_rows" json:"shard_rows" doc:"rows per task and log-probability shard: a multiple of 1024"`
+	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; changes about one label in 10,000)"`
+	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores"`
+	ReadAhead Bytes  `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
 }
 
 // Solve says how the assignment is found.
 type Solve struct {
-	Method        string  `yaml:"method" json:"method" doc:"sinkhorn (as the SeLa reference) or fixed (label with the potentials of another run)"`
-	Lambda        float64 `yaml:"lambda" json:"lambda" doc:"inverse temperature λ: the solver sees λ·log p"`
-	Tolerance     float64 `yaml:"tolerance" json:"tolerance" doc:"stop when the summed relative change of the row scalings falls to it (checked every 10 iterations)"`
-	MaxIterations int     `yaml:"max_iterations" json:"max_iterations" run:"free" doc:"give up after so many: no labels are published from an unconverged solve"`
-	Workers       int     `yaml:"workers" json:"workers" run:"free" doc:"threads of a pass; 0 = the number of cores"`
-	From          string  `yaml:"from" json:"from" doc:"method fixed: id of the published run whose potentials are used"`
+	Method        string    `yaml:"method" json:"method" doc:"lists (a few passes over the log-probabilities; lbfgs where they are flat), lbfgs, sinkhorn (as the SeLa reference, pass for pass) or fixed (the potentials of another run)"`
+	Lambda        float64   `yaml:"lambda" json:"lambda" doc:"inverse temperature λ: the solver sees λ·log p"`
+	Tolerance     float64   `yaml:"tolerance" json:"tolerance" doc:"stop at this L1 error of the clusters' shares; sinkhorn: at this summed relative change of the row scalings, checked every 10 iterations; 0 = 1e-6, 0.1 for sinkhorn"`
+	MaxIterations int       `yaml:"max_iterations" json:"max_iterations" run:"free" doc:"give up after so many full passes: no labels are published from an unconverged solve"`
+	Marginals     []float64 `yaml:"marginals" json:"marginals" doc:"the share of each cluster: K positive numbers that sum to 1; empty = by power"`
+	Power         float64   `yaml:"power" json:"power" doc:"cluster k's share is proportional to (k+1)^-power; 0 = equal shares"`
+	Balance       string    `yaml:"balance" json:"balance" doc:"none (labels are the best clusters, which hold about their shares) or exact (every cluster holds its share of the images, rounded down or up)"`
+	Anneal        []float64 `yaml:"anneal" json:"anneal" doc:"ascending values of λ below lambda at which the sample is solved in turn before; empty = none"`
+	From          string    `yaml:"from" json:"from" doc:"method fixed: id of the published run whose potentials are used"`
+	Start         string    `yaml:"start" json:"start" doc:"lists, lbfgs: id of a published run whose potentials may start the solve; empty = none"`
+	Device        string    `yaml:"device" json:"device" doc:"cpu, or cuda: passes on the GPU over log-probabilities held there"`
+	Workers       int       `yaml:"workers" json:"workers" run:"free" doc:"threads of a pass; 0 = the number of cores"`
+	Memory        Bytes     `yaml:"memory" json:"memory" run:"free" doc:"bytes for the sample and the lists of a solve; what exceeds it is streamed, or goes to scratch"`
 }
 
 // Label says what the label tables hold.
@@ -149,8 +157,8 @@ func DefaultJob() *Job {
 			MaxPixels: 100_000_000, MaxBytes: 256 << 20,
 		},
 		Runtime:  Runtime{Providers: []string{"cpu"}, Precision: "float32"},
-		Extract:  Extract{ShardRows: 8192, ReadAhead: 64 << 20},
-		Solve:    Solve{Method: "sinkhorn", Lambda: 25, Tolerance: 0.1, MaxIterations: 20000},
+		Extract:  Extract{ShardRows: 8192, Stored: "float32", ReadAhead: 64 << 20},
+		Solve:    Solve{Method: "lists", Lambda: 25, MaxIterations: 20000, Balance: "none", Device: "cpu", Memory: 1 << 30},
 		Label:    Label{PartRows: 983040, MaxCountRatio: 1.5},
 		Train:    Train{Type: "none"},
 		Local:    Local{Bytes: 16 << 30},

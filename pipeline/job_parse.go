@@ -193,6 +193,7 @@ func (j *Job) check() (found []problem) {
 	}
 	atLeast("runtime.batch", int64(j.Runtime.Batch), 0)
 	atLeast("runtime.threads", int64(j.Runtime.Threads), 0)
+	oneOf("extract.stored", j.Extract.Stored, "float32", "uint16")
 	atLeast("extract.decoders", int64(j.Extract.Decoders), 0)
 	atLeast("extract.read_ahead", int64(j.Extract.ReadAhead), 1<<20)
 	if r := j.Extract.ShardRows; r <= 0 || r%ChunkRows != 0 {
@@ -204,25 +205,7 @@ func (j *Job) check() (found []problem) {
 
 // checkLabels is the part of check about what follows the log-probabilities.
 func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	oneOf("solve.method", j.Solve.Method, "sinkhorn", "fixed")
-	if (j.Solve.Method == "fixed") != (j.Solve.From != "") {
-		bad("solve.from", "names the run whose potentials method fixed uses: give both or neither")
-	}
-	if j.Solve.From != "" && !runID.MatchString(j.Solve.From) {
-		bad("solve.from", "is %q, which is not the id of a run", j.Solve.From)
-	}
-	if !(j.Solve.Lambda > 0 && finite(j.Solve.Lambda)) {
-		bad("solve.lambda", "is %v; it must be positive", j.Solve.Lambda)
-	}
-	if !(j.Solve.Tolerance > 0 && finite(j.Solve.Tolerance)) {
-		bad("solve.tolerance", "is %v; it must be positive", j.Solve.Tolerance)
-	}
-	if j.Solve.MaxIterations < 1 {
-		bad("solve.max_iterations", "is %d; it must be at least 1", j.Solve.MaxIterations)
-	}
-	if j.Solve.Workers < 0 {
-		bad("solve.workers", "is %d; it must be at least 0", j.Solve.Workers)
-	}
+	j.Solve.check(bad, oneOf)
 	if j.Label.TopK < 0 {
 		bad("label.top_k", "is %d; it must be at least 0", j.Label.TopK)
 	}

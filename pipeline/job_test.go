@@ -33,8 +33,9 @@ func TestDefaults(t *testing.T) {
 		"model.heads": "0", "model.clusters": "0", "preprocess.resize": "256", "preprocess.crop": "224", "preprocess.filter": "bilinear",
 		"preprocess.mean": "[0.485, 0.456, 0.406]", "preprocess.std": "[0.229, 0.224, 0.225]", "preprocess.layout": "auto",
 		"preprocess.max_pixels": "100000000", "preprocess.max_bytes": "256MiB", "runtime.library": `""`, "runtime.providers": "[cpu]",
-		"runtime.device": "0", "runtime.threads": "0", "runtime.batch": "0", "runtime.precision": "float32", "extract.shard_rows": "8192",
-		"extract.decoders": "0", "extract.read_ahead": "64MiB", "solve.method": "sinkhorn", "solve.lambda": "25", "solve.tolerance": "0.1",
+		"runtime.device": "0", "runtime.threads": "0", "runtime.batch": "0", "runtime.precision": "float32", "extract.shard_rows": "8192", "extract.stored": "float32",
+		"extract.decoders": "0", "extract.read_ahead": "64MiB", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
+		"solve.marginals": "[]", "solve.power": "0", "solve.balance": "none", "solve.anneal": "[]", "solve.start": `""`, "solve.device": "cpu", "solve.memory": "1GiB",
 		"solve.max_iterations": "20000", "solve.workers": "0", "solve.from": `""`, "label.top_k": "0", "label.part_rows": "983040",
 		"label.previous": `""`, "label.max_count_ratio": "1.5", "train.type": "none", "train.command": "[]", "train.url": `""`,
 		"train.token_env": `""`, "train.timeout": "0s", "local.dir": `""`, "local.bytes": "16GiB", "keep.logprobs": "1",
@@ -109,7 +110,7 @@ func TestTemplateIsAPage(t *testing.T) {
 	j.Images.Bucket, j.Work.Bucket, j.Labels.Bucket, j.Model.Path = "images", "work", "labels", "model.onnx"
 	text := JobTemplate(j)
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if len(lines) > 90 {
+	if len(lines) > 100 {
 		t.Errorf("%d lines are more than a page", len(lines))
 	}
 	for _, l := range lines {
@@ -143,6 +144,7 @@ func TestJobErrors(t *testing.T) {
 		{required + "label: {top_k: 1.5}\n", "line 5: label.top_k is \"1.5\"; it must be a whole number"},
 		{required + "label: {top_k: 99999999999999999999}\n", "line 5: label.top_k"},
 		{required + "label: {part_rows: 1000}\n", "line 5: label.part_rows"},
+		{required + "extract: {stored: float16}\n", "line 5: extract.stored is \"float16\"; it must be one of float32, uint16"},
 		{required + "extract: {shard_rows: 1000}\n", "line 5: extract.shard_rows is 1000; it must be a positive multiple of 1024"},
 		{required + "local: {bytes: 16XB}\n", "line 5: local.bytes is \"16XB\""},
 		{required + "local: {bytes: 1KiB}\n", "line 5: local.bytes is 1KiB"},
@@ -167,6 +169,19 @@ func TestJobErrors(t *testing.T) {
 		{required + "train:\n  type: http\n  url: ftp://host/x\n", "line 7: train.url"},
 		{required + "train: {token_env: T}\n", "line 5: train.token_env is for train.type http"},
 		{required + "solve: {method: fixed}\n", "line 5: solve.from names the run"},
+		{required + "solve: {method: sinkhorn, start: run-1}\n", "line 5: solve.start is for methods lists and lbfgs"},
+		{required + "solve: {start: ../x}\n", "line 5: solve.start is \"../x\""},
+		{required + "solve: {balance: some}\n", "line 5: solve.balance is \"some\""},
+		{required + "solve: {balance: exact, device: cuda}\n", "line 5: solve.balance exact needs"},
+		{required + "solve: {device: gpu}\n", "line 5: solve.device is \"gpu\""},
+		{required + "solve: {memory: 1KiB}\n", "line 5: solve.memory is 1KiB"},
+		{required + "solve: {marginals: [0.5, 0.6]}\n", "line 5: solve.marginals sums to 1.1"},
+		{required + "solve: {marginals: [1, 0]}\n", "line 5: solve.marginals gives cluster 1 a share of 0"},
+		{required + "solve: {marginals: [0.5, 0.5], power: 1}\n", "line 5: solve.power and solve.marginals"},
+		{required + "solve: {power: -1}\n", "line 5: solve.power is -1"},
+		{required + "solve: {anneal: [10, 5]}\n", "line 5: solve.anneal is [10 5]"},
+		{required + "solve: {anneal: [5, 25]}\n", "line 5: solve.anneal is [5 25]"},
+		{required + "solve: {method: sinkhorn, anneal: [5]}\n", "line 5: solve.anneal is for methods"},
 		{required + "solve: {from: run-1}\n", "line 5: solve.from names the run"},
 		{required + "solve: {method: fixed, from: ../x}\n", "line 5: solve.from is \"../x\""},
 		{required + "label: {previous: a/b}\n", "line 5: label.previous"},
@@ -272,7 +287,7 @@ func TestIdentity(t *testing.T) {
 		"images.max_rejected": true, "model.path": true, "runtime.library": true, "runtime.device": true, "runtime.threads": true,
 		"extract.decoders": true, "extract.read_ahead": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
 		"train.type": true, "train.command": true, "train.url": true, "train.token_env": true, "train.timeout": true, "local.dir": true, "local.bytes": true,
-		"keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true,
+		"solve.memory": true, "keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true,
 	}
 	digests := map[string]string{base.Digest(): "no change"}
 	var visit func(get func(*Job) reflect.Value, path string)
@@ -297,11 +312,15 @@ func TestIdentity(t *testing.T) {
 		case v.CanInt():
 			v.SetInt(v.Int() + 1)
 		case v.Kind() == reflect.Float64:
-			v.SetFloat(v.Float() / 2)
+			v.SetFloat(v.Float()/2 + 0.1)
 		case v.Kind() == reflect.Array:
 			v.Index(1).SetFloat(0.25)
 		case v.Kind() == reflect.Slice:
-			v.Set(reflect.Append(v, reflect.ValueOf("x")))
+			value := reflect.ValueOf("x")
+			if v.Type().Elem().Kind() == reflect.Float64 {
+				value = reflect.ValueOf(0.5)
+			}
+			v.Set(reflect.Append(v, value))
 		default:
 			t.Fatalf("%s: this test does not know a %s", path, v.Type())
 		}

@@ -147,7 +147,12 @@ func (r releaser) Reallocate(int, []byte) []byte { panic("schemas: growth of a w
 
 // bytesOf is the memory of s as bytes. Its elements are plain little-endian
 // numbers or byte arrays, without padding.
-func bytesOf[T int64 | float32 | [32]byte](s []T) []byte {
+func bytesOf[T int64 | float32 | uint16 | [32]byte](s []T) []byte {
 	var t T
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(t)))
+}
+
+// codesIn is the memory of b, which begins at an even address, as numbers.
+func codesIn(b []byte) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/2)
 }

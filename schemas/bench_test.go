@@ -27,23 +27,27 @@ func benchBlockRows(width int) int { return 16 << 20 / 4 / width }
 
 func BenchmarkBlocksWrite(b *testing.B) {
 	for _, width := range []int{10, 128, 3000} {
-		b.Run(fmt.Sprintf("K=%d", width), func(b *testing.B) {
-			v := benchVectors(width)
-			path := filepath.Join(b.TempDir(), "x")
-			b.SetBytes(int64(len(v.values)) * 4)
-			b.ReportAllocs()
-			for b.Loop() {
-				w, err := CreateBlocks(path, BlocksMeta{Kind: KindLogprobs, Width: width, BlockRows: benchBlockRows(width)})
-				check(b, err)
-				for i := 0; i < len(v.rows); i += 256 {
-					batch := v.slice(i, min(i+256, len(v.rows))).batch(nil)
-					check(b, w.Write(batch))
-					batch.Release()
-				}
-				_, err = w.Commit()
-				check(b, err)
-			}
-		})
+		for _, compact := range []bool{false, true} {
+			b.Run(fmt.Sprintf("K=%d/compact=%t", width, compact), func(b *testing.B) { benchBlocksWrite(b, width, compact) })
+		}
+	}
+}
+
+func benchBlocksWrite(b *testing.B, width int, compact bool) {
+	v := benchVectors(width)
+	path := filepath.Join(b.TempDir(), "x")
+	b.SetBytes(int64(len(v.values)) * 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		w, err := CreateBlocks(path, BlocksMeta{Kind: KindLogprobs, Width: width, Compact: compact, BlockRows: benchBlockRows(width)})
+		check(b, err)
+		for i := 0; i < len(v.rows); i += 256 {
+			batch := v.slice(i, min(i+256, len(v.rows))).batch(nil)
+			check(b, w.Write(batch))
+			batch.Release()
+		}
+		_, err = w.Commit()
+		check(b, err)
 	}
 }
 
@@ -58,48 +62,74 @@ func (t *best) time(f func()) {
 	}
 }
 
-// BenchmarkReadRows reads chunks of 1,024 row numbers, and the same bytes with
-// bare positional reads; ratio is the time of the first over the second.
+// BenchmarkReadRows reads chunks of 1,024 row numbers in pieces of half a MiB, in
+// both forms, and the bytes of the float32 form with bare positional reads.
+// Ratio is the time of the first over the second; rates count float32.
 func BenchmarkReadRows(b *testing.B) {
 	for _, width := range []int{10, 128, 3000} {
-		b.Run(fmt.Sprintf("K=%d", width), func(b *testing.B) {
-			v := benchVectors(width)
-			path := filepath.Join(b.TempDir(), "x")
-			writeVectors(b, path, BlocksMeta{Kind: KindLogprobs, BlockRows: benchBlockRows(width)}, v, func() int { return 1 << 20 })
-			blocks, err := OpenBlocks(path)
+		for _, compact := range []bool{false, true} {
+			b.Run(fmt.Sprintf("K=%d/compact=%t", width, compact), func(b *testing.B) { benchReadRows(b, width, compact) })
+		}
+	}
+}
+
+func benchReadRows(b *testing.B, width int, compact bool) {
+	v := benchVectors(width)
+	path, bare := filepath.Join(b.TempDir(), "x"), filepath.Join(b.TempDir(), "y")
+	writeVectors(b, path, BlocksMeta{Kind: KindLogprobs, Compact: compact, BlockRows: benchBlockRows(width)}, v, func() int { return 1 << 20 })
+	check(b, os.WriteFile(bare, bytesOf(v.values), 0o600))
+	blocks, err := OpenBlocks(path)
+	check(b, err)
+	defer blocks.Close()
+	f, err := os.Open(bare)
+	check(b, err)
+	defer f.Close()
+	piece := min(1024, 512<<10/4/width)
+	rows, dst := make([]int64, piece), make([]float32, piece*width)
+	read := func() {
+		for at := 0; at < len(v.rows); at += piece {
+			n := min(piece, len(v.rows)-at)
+			check(b, blocks.ReadIndex(int64(at), rows[:n], dst[:n*width]))
+		}
+	}
+	plain := func() {
+		size, chunk := int64(len(v.values))*4, int64(len(dst))*4
+		for at := int64(0); at < size; at += chunk {
+			_, err := f.ReadAt(bytesOf(dst)[:min(chunk, size-at)], at)
 			check(b, err)
-			defer blocks.Close()
-			f, err := os.Open(path)
-			check(b, err)
-			defer f.Close()
-			rows, dst := make([]int64, 1024), make([]float32, 1024*width)
-			read := func() {
-				for from := int64(0); from < int64(len(v.rows)); from += 1024 {
-					_, err := blocks.ReadRows(from, from+1024, rows, dst)
-					check(b, err)
-				}
-			}
-			plain := func() {
-				size, chunk := int64(len(v.values))*4, int64(len(dst))*4
-				for at := int64(0); at < size; at += chunk {
-					_, err := f.ReadAt(bytesOf(dst)[:min(chunk, size-at)], at)
-					check(b, err)
-				}
-			}
-			b.SetBytes(int64(len(v.values)) * 4)
-			b.ReportAllocs()
+		}
+	}
+	b.SetBytes(int64(len(v.values)) * 4)
+	b.ReportAllocs()
+	for b.Loop() {
+		read()
+	}
+	b.StopTimer()
+	// Alternate the two, so that both see the same machine.
+	var with, without best
+	for range 15 {
+		with.time(read)
+		without.time(plain)
+	}
+	b.ReportMetric(float64(len(v.values))*4/1e6/with.d.Seconds(), "best-MB/s")
+	b.ReportMetric(float64(len(v.values))*4/1e6/without.d.Seconds(), "pread-MB/s")
+	b.ReportMetric(with.d.Seconds()/without.d.Seconds(), "ratio")
+}
+
+// BenchmarkDecode decodes half a MiB in place, with what the platform has and
+// with the definition.
+func BenchmarkDecode(b *testing.B) {
+	const width, rows = 3000, 43
+	memory, scales := make([]float32, rows*width), make([]scale, rows)
+	for i := range scales {
+		scales[i].step = maxStep
+	}
+	for name, f := range map[string]func([]float32, []uint16, []scale, int){"decode": decode, "definition": decodeRows} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(4 * width * rows)
 			for b.Loop() {
-				read()
+				f(memory, codesIn(bytesOf(memory)[2*rows*width:]), scales, width)
 			}
-			b.StopTimer()
-			// Alternate the two, so that both see the same machine.
-			var with, without best
-			for range 15 {
-				with.time(read)
-				without.time(plain)
-			}
-			b.ReportMetric(float64(len(v.values))*4/1e6/without.d.Seconds(), "pread-MB/s")
-			b.ReportMetric(with.d.Seconds()/without.d.Seconds(), "ratio")
 		})
 	}
 }

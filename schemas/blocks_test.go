@@ -199,9 +199,15 @@ func TestBlocksConcurrentReads(t *testing.T) {
 }
 
 func TestReadRowsDoesNotAllocate(t *testing.T) {
-	v := someVectors(newRand(6), 3000, 8, false)
+	for _, compact := range []bool{false, true} {
+		readRowsDoesNotAllocate(t, compact)
+	}
+}
+
+func readRowsDoesNotAllocate(t *testing.T, compact bool) {
+	v := tame(someVectors(newRand(6), 3000, 8, false))
 	path := filepath.Join(t.TempDir(), "x")
-	writeVectors(t, path, BlocksMeta{Kind: KindSample, BlockRows: 700}, v, func() int { return 1000 })
+	writeVectors(t, path, BlocksMeta{Kind: KindSample, Compact: compact, BlockRows: 700}, v, func() int { return 1000 })
 	b, err := OpenBlocks(path)
 	check(t, err)
 	defer b.Close()
@@ -214,6 +220,31 @@ func TestReadRowsDoesNotAllocate(t *testing.T) {
 		from += 512
 	}); n != 0 {
 		t.Errorf("%v allocations per read", n)
+	}
+}
+
+// ReadIndex takes rows by their place, and no more than there are.
+func TestReadIndex(t *testing.T) {
+	v := someVectors(newRand(7), 30, 4, false)
+	path := filepath.Join(t.TempDir(), "x")
+	writeVectors(t, path, BlocksMeta{Kind: KindLogprobs, BlockRows: 7}, v, func() int { return 10 })
+	b, err := OpenBlocks(path)
+	check(t, err)
+	defer b.Close()
+	for first := range 31 {
+		for n := range 31 - first {
+			rows, dst := make([]int64, n), make([]float32, 4*n)
+			check(t, b.ReadIndex(int64(first), rows, dst))
+			want := v.slice(first, first+n)
+			if !slices.Equal(rows, want.rows) || !slices.Equal(bits(dst), bits(want.values)) {
+				t.Fatalf("%d rows from %d differ", n, first)
+			}
+		}
+	}
+	for _, c := range []struct{ first, rows, values int }{{-1, 1, 4}, {30, 1, 4}, {0, 31, 124}, {0, 2, 7}, {0, 2, 9}} {
+		if err := b.ReadIndex(int64(c.first), make([]int64, c.rows), make([]float32, c.values)); !errors.Is(err, io.ErrShortBuffer) {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }
 
@@ -278,24 +309,27 @@ func TestBlocksRefuse(t *testing.T) {
 
 // A writer that finds other bytes at a block's computed place refuses to commit.
 func TestBlocksVerify(t *testing.T) {
-	v := someVectors(newRand(8), 10, 3, true)
+	v := tame(someVectors(newRand(8), 10, 3, true))
 	for name, damage := range map[string]func(*BlocksWriter){
 		"rows":   func(w *BlocksWriter) { w.sums[0].rows++ },
 		"values": func(w *BlocksWriter) { w.sums[1].values++ },
+		"scales": func(w *BlocksWriter) { w.sums[1].scales++ },
 		"sha256": func(w *BlocksWriter) { w.sums[1].sha++ },
 		"meta":   func(w *BlocksWriter) { w.meta.Head++ },
 		"count":  func(w *BlocksWriter) { w.total++ },
 	} {
-		path := filepath.Join(t.TempDir(), "x")
-		w, err := CreateBlocks(path, BlocksMeta{Kind: KindLogprobs, Width: 3, WithSHA256: true, BlockRows: 5})
-		check(t, err)
-		check(t, w.Write(v.batch(nil)))
-		damage(w)
-		if _, err := w.Commit(); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := os.Stat(path); err == nil {
-			t.Errorf("%s: the file is still there", name)
+		for _, compact := range []bool{false, true} {
+			path := filepath.Join(t.TempDir(), "x")
+			w, err := CreateBlocks(path, BlocksMeta{Kind: KindLogprobs, Width: 3, WithSHA256: true, Compact: compact, BlockRows: 5})
+			check(t, err)
+			check(t, w.Write(v.batch(nil)))
+			damage(w)
+			if _, err := w.Commit(); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if _, err := os.Stat(path); err == nil {
+				t.Errorf("%s: the file is still there", name)
+			}
 		}
 	}
 }

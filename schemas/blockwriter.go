@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"math"
+	"os"
 	"reflect"
 	"slices"
 
@@ -26,30 +27,37 @@ const (
 // blockColumn names the vector column of each kind of block table.
 var blockColumn = map[string]string{KindLogprobs: "log_p", KindFeatures: "features", KindSample: "log_p"}
 
-// blockColumns describes the columns of a block table, see describe.
-func blockColumns(column string, digests bool) string {
-	s := "row:INT64 " + column + ":1 list:1* element:FLOAT"
-	if digests {
-		s += " sha256:FIXED_LEN_BYTE_ARRAY(32)"
-	}
-	return s
-}
-
 // BlocksMeta is the metadata of a block table.
 type BlocksMeta struct {
 	Kind       string // KindLogprobs, KindFeatures or KindSample
 	Head       int    // label space, from 0; 0 for features
 	Width      int    // values of a row: K clusters or D features
 	WithSHA256 bool   // there is a column sha256, of the image's bytes
+	Compact    bool   // the compact form, not for features: see the package's documentation
 	BlockRows  int    // rows of every block but the last
 	// KV is written into the file's key-value metadata.
 	KV map[string]string
+}
+
+// columns describes the table's columns as describe does.
+func (m BlocksMeta) columns() string {
+	name := blockColumn[m.Kind]
+	s := "row:INT64 " + name + ":1 list:1* element:FLOAT"
+	if m.Compact {
+		s = fmt.Sprintf("row:INT64 %s_max:FLOAT %s_step:FLOAT %s_gap:FIXED_LEN_BYTE_ARRAY(%d)", name, name, name, 2*m.Width)
+	}
+	if m.WithSHA256 {
+		s += " sha256:FIXED_LEN_BYTE_ARRAY(32)"
+	}
+	return s
 }
 
 func (m BlocksMeta) check() error {
 	switch {
 	case blockColumn[m.Kind] == "":
 		return fmt.Errorf("kind %q is not a block table, these are %q", m.Kind, slices.Sorted(maps.Keys(blockColumn)))
+	case m.Compact && m.Kind == KindFeatures:
+		return fmt.Errorf("features have no compact form, which is for log-probabilities")
 	case m.Head < 0:
 		return fmt.Errorf("head %d is negative", m.Head)
 	case m.Width < 1 || m.BlockRows < 1:
@@ -69,19 +77,71 @@ type BlocksWriter struct {
 	w    *file.Writer
 	meta BlocksMeta
 
-	rows     []int64   // of the block being filled
-	values   []float32 //
-	sha      []byte    //
-	def, rep []int16   // list levels of levelChunk values or one row
-	digests  []parquet.FixedLenByteArray
+	block    payloads // being filled
+	def, rep []int16  // list levels of levelChunk values or one row
+	fixed    []parquet.FixedLenByteArray
 
 	last  int64 // last row number written, -1 before the first
 	total int64
 	sums  []blockSums
 }
 
+// payloads are what a block's columns hold: values, or what stands for them in
+// a compact table.
+type payloads struct {
+	rows        []int64
+	values      []float32
+	tops, steps []float32
+	codes       []uint16
+	sha         []byte
+}
+
+// resize gives the payloads of a block of table m the size of so many rows and
+// keeps what is in them.
+func (p *payloads) resize(m BlocksMeta, rows int) {
+	fit(&p.rows, rows)
+	if m.Compact {
+		fit(&p.tops, rows)
+		fit(&p.steps, rows)
+		fit(&p.codes, rows*m.Width)
+	} else {
+		fit(&p.values, rows*m.Width)
+	}
+	if m.WithSHA256 {
+		fit(&p.sha, rows*32)
+	}
+}
+
+func fit[T any](s *[]T, n int) { *s = slices.Grow((*s)[:min(len(*s), n)], n-min(len(*s), n))[:n] }
+
+// read fills the payloads from their places.
+func (p *payloads) read(f *os.File, at place) error {
+	for _, part := range []struct {
+		bytes []byte
+		at    int64
+	}{
+		{bytesOf(p.rows), at.rows}, {bytesOf(p.values), at.values}, {bytesOf(p.tops), at.tops}, {bytesOf(p.steps), at.steps},
+		{bytesOf(p.codes), at.values}, {p.sha, at.sha},
+	} {
+		if _, err := f.ReadAt(part.bytes, part.at); err != nil {
+			return unexpectedEOF(err)
+		}
+	}
+	return nil
+}
+
 // blockSums are CRC-32C checksums of a block's payloads.
-type blockSums struct{ rows, values, sha uint32 }
+type blockSums struct{ rows, values, scales, sha uint32 }
+
+func (p *payloads) sums() blockSums {
+	sum := func(parts ...[]byte) (crc uint32) {
+		for _, part := range parts {
+			crc = crc32.Update(crc, castagnoli, part)
+		}
+		return crc
+	}
+	return blockSums{sum(bytesOf(p.rows)), sum(bytesOf(p.values), bytesOf(p.codes)), sum(bytesOf(p.tops), bytesOf(p.steps)), sum(p.sha)}
+}
 
 // CreateBlocks starts a block table at a local path, replacing what is there.
 func CreateBlocks(path string, meta BlocksMeta) (*BlocksWriter, error) {
@@ -95,7 +155,7 @@ func CreateBlocks(path string, meta BlocksMeta) (*BlocksWriter, error) {
 	chunk := max(1, levelChunk/meta.Width) * meta.Width
 	w, err := newArrowWriter(out, fileMetadata(meta.Kind, map[string]int64{
 		keyHead: int64(meta.Head), keyWidth: int64(meta.Width), keyBlockRows: int64(meta.BlockRows),
-	}, meta.KV), blockSchema(blockColumn[meta.Kind], meta.WithSHA256),
+	}, meta.KV), meta.schema(),
 		// With DataPageV1, v15 writes a list at 2 MB/s. With DataPageV2 a write
 		// batch must hold a whole row: v15 loops forever over a longer list.
 		parquet.WithDataPageVersion(parquet.DataPageV2),
@@ -117,17 +177,20 @@ func CreateBlocks(path string, meta BlocksMeta) (*BlocksWriter, error) {
 	return b, nil
 }
 
-// blockSchema has the list as every reader expects it, with required elements.
+// schema has the list as every reader expects it, with required elements.
 // (v15's own translation from Arrow would make them optional.)
-func blockSchema(column string, digests bool) schema.FieldList {
-	required := parquet.Repetitions.Required
-	element := schema.NewFloat32Node("element", required, 3)
-	list := schema.MustGroup(schema.NewGroupNode("list", parquet.Repetitions.Repeated, schema.FieldList{element}, -1))
-	fields := schema.FieldList{
-		schema.NewInt64Node("row", required, 1),
-		schema.MustGroup(schema.NewGroupNodeLogical(column, required, schema.FieldList{list}, schema.NewListLogicalType(), 2)),
+func (m BlocksMeta) schema() schema.FieldList {
+	required, name := parquet.Repetitions.Required, blockColumn[m.Kind]
+	fields := schema.FieldList{schema.NewInt64Node("row", required, 1)}
+	if m.Compact {
+		fields = append(fields, schema.NewFloat32Node(name+"_max", required, 2), schema.NewFloat32Node(name+"_step", required, 3),
+			schema.NewFixedLenByteArrayNode(name+"_gap", required, int32(2*m.Width), 5))
+	} else {
+		element := schema.NewFloat32Node("element", required, 3)
+		list := schema.MustGroup(schema.NewGroupNode("list", parquet.Repetitions.Repeated, schema.FieldList{element}, -1))
+		fields = append(fields, schema.MustGroup(schema.NewGroupNodeLogical(name, required, schema.FieldList{list}, schema.NewListLogicalType(), 2)))
 	}
-	if digests {
+	if m.WithSHA256 {
 		fields = append(fields, schema.NewFixedLenByteArrayNode("sha256", required, 32, 4))
 	}
 	return fields
@@ -161,15 +224,21 @@ func (w *BlocksWriter) append(b *Batch) error {
 		}
 		w.last = row
 	}
-	w.reserve(len(rows))
 	for len(rows) > 0 {
-		n := min(len(rows), w.meta.BlockRows-len(w.rows))
-		w.rows, rows = append(w.rows, rows[:n]...), rows[n:]
-		w.values, values = append(w.values, values[:n*w.meta.Width]...), values[n*w.meta.Width:]
-		if sha != nil {
-			w.sha, sha = append(w.sha, sha[:n*32]...), sha[n*32:]
+		at := len(w.block.rows)
+		n := min(len(rows), w.meta.BlockRows-at)
+		w.reserve(at + n)
+		w.block.resize(w.meta, at+n)
+		copy(w.block.rows[at:], rows[:n])
+		if err := w.put(at, rows[:n], values[:n*w.meta.Width]); err != nil {
+			return err
 		}
-		if len(w.rows) == w.meta.BlockRows {
+		rows, values = rows[n:], values[n*w.meta.Width:]
+		if sha != nil {
+			copy(w.block.sha[at*32:], sha[:n*32])
+			sha = sha[n*32:]
+		}
+		if len(w.block.rows) == w.meta.BlockRows {
 			if err := w.flush(); err != nil {
 				return err
 			}
@@ -178,63 +247,85 @@ func (w *BlocksWriter) append(b *Batch) error {
 	return nil
 }
 
+// put stores values from the block's row at on, in the table's form.
+func (w *BlocksWriter) put(at int, rows []int64, values []float32) (err error) {
+	width := w.meta.Width
+	if !w.meta.Compact {
+		copy(w.block.values[at*width:], values)
+		return nil
+	}
+	for i := range rows {
+		var s scale
+		if s, err = encodeRow(w.block.codes[(at+i)*width:(at+i+1)*width], values[i*width:(i+1)*width]); err != nil {
+			return fmt.Errorf("row %d: %w", rows[i], err)
+		}
+		w.block.tops[at+i], w.block.steps[at+i] = s.top, s.step
+	}
+	return nil
+}
+
 // reserve makes room for a whole block as soon as more than half a block is
 // there, so that a small table stays small and a large one copies little.
-func (w *BlocksWriter) reserve(n int) {
-	if need := len(w.rows) + n; need > w.meta.BlockRows/2 && cap(w.values) < w.meta.BlockRows*w.meta.Width {
-		w.rows = slices.Grow(w.rows, w.meta.BlockRows-len(w.rows))
-		w.values = slices.Grow(w.values, w.meta.BlockRows*w.meta.Width-len(w.values))
+func (w *BlocksWriter) reserve(need int) {
+	if b := &w.block; need > w.meta.BlockRows/2 && need > cap(b.rows) {
+		rows := len(b.rows)
+		b.resize(w.meta, w.meta.BlockRows)
+		b.resize(w.meta, rows)
 	}
 }
 
 // flush writes the gathered rows as one row group.
 func (w *BlocksWriter) flush() error {
-	if len(w.rows) == 0 {
+	b := &w.block
+	if len(b.rows) == 0 {
 		return nil
 	}
 	if len(w.sums) == maxGroups {
 		return fmt.Errorf("more than %d blocks: raise the rows of a block (%d)", maxGroups, w.meta.BlockRows)
 	}
 	g := newGroup(w.w)
-	writeColumn(g, w.rows, nil)
-	vectors := g.next()
-	for rest := w.values; len(rest) > 0; {
-		n := min(len(rest), len(w.def))
-		appendValues(g, vectors, rest[:n], w.def[:n], w.rep[:n])
-		rest = rest[n:]
+	writeColumn(g, b.rows, nil)
+	if w.meta.Compact {
+		writeColumn(g, b.tops, nil)
+		writeColumn(g, b.steps, nil)
+		writeColumn(g, w.cut(bytesOf(b.codes), 2*w.meta.Width), nil)
+	} else {
+		vectors := g.next()
+		for rest := b.values; len(rest) > 0; {
+			n := min(len(rest), len(w.def))
+			appendValues(g, vectors, rest[:n], w.def[:n], w.rep[:n])
+			rest = rest[n:]
+		}
 	}
 	if w.meta.WithSHA256 {
-		w.digests = w.digests[:0]
-		for i := range w.rows {
-			w.digests = append(w.digests, w.sha[i*32:i*32+32])
-		}
-		writeColumn(g, w.digests, nil)
+		writeColumn(g, w.cut(b.sha, 32), nil)
 	}
 	if err := g.close(); err != nil {
 		return err
 	}
-	w.sums = append(w.sums, w.sumBlock())
-	w.total += int64(len(w.rows))
-	w.rows, w.values, w.sha = w.rows[:0], w.values[:0], w.sha[:0]
+	w.sums = append(w.sums, b.sums())
+	w.total += int64(len(b.rows))
+	b.resize(w.meta, 0)
 	return nil
 }
 
-func (w *BlocksWriter) sumBlock() blockSums {
-	return blockSums{
-		rows:   crc32.Checksum(bytesOf(w.rows), castagnoli),
-		values: crc32.Checksum(bytesOf(w.values), castagnoli),
-		sha:    crc32.Checksum(w.sha, castagnoli),
+// cut returns b as values of size bytes, until it is called again.
+func (w *BlocksWriter) cut(b []byte, size int) []parquet.FixedLenByteArray {
+	w.fixed = w.fixed[:0]
+	for at := 0; at < len(b); at += size {
+		w.fixed = append(w.fixed, b[at:at+size])
 	}
+	return w.fixed
 }
 
 // Commit ends the table: footer, sync, re-read of every block from its
 // computed place. After an error the file is gone.
 func (w *BlocksWriter) Commit() (FileStats, error) {
-	last := len(w.rows)
+	last := len(w.block.rows)
 	if last == 0 {
 		last = w.meta.BlockRows
 	}
-	return w.out.commit(w.meta.Kind, w.total+int64(len(w.rows)), func() error {
+	return w.out.commit(w.meta.Kind, w.total+int64(len(w.block.rows)), func() error {
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -245,7 +336,7 @@ func (w *BlocksWriter) Commit() (FileStats, error) {
 // verify compares the checksums of all blocks, the last of which has last rows,
 // with those of the bytes where a reader will look for them.
 func (w *BlocksWriter) verify(last int) error {
-	f, ft, err := openTable(w.out.path, w.meta.Kind, blockColumns(blockColumn[w.meta.Kind], w.meta.WithSHA256))
+	f, ft, err := openTable(w.out.path, w.meta.Kind, w.meta.columns())
 	if err != nil {
 		return err
 	}
@@ -263,19 +354,11 @@ func (w *BlocksWriter) verify(last int) error {
 		if i == len(places)-1 {
 			n = last
 		}
-		w.rows, w.values = w.rows[:n], w.values[:n*w.meta.Width]
-		_, err := f.ReadAt(bytesOf(w.rows), p.rows)
-		if err == nil {
-			_, err = f.ReadAt(bytesOf(w.values), p.values)
+		w.block.resize(w.meta, n)
+		if err := w.block.read(f, p); err != nil {
+			return fmt.Errorf("block %d: %w", i, err)
 		}
-		if err == nil && w.meta.WithSHA256 {
-			w.sha = w.sha[:n*32]
-			_, err = f.ReadAt(w.sha, p.sha)
-		}
-		if err != nil {
-			return fmt.Errorf("block %d: %w", i, unexpectedEOF(err))
-		}
-		if w.sumBlock() != w.sums[i] {
+		if w.block.sums() != w.sums[i] {
 			return fmt.Errorf("%w: block %d does not lie where its footer says", ErrCorrupt, i)
 		}
 	}

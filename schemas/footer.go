@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -122,7 +123,7 @@ func (ft *footer) check(end int64) error {
 }
 
 // expect checks that the file holds the table kind, in this version, with one
-// of the given lists of columns.
+// of the given lists of columns, if any are given.
 func (ft *footer) expect(kind string, columns ...string) error {
 	if got := ft.kv[keyKind]; got != kind {
 		return fmt.Errorf("%w: it holds %q, not %q", ErrKind, got, kind)
@@ -130,10 +131,8 @@ func (ft *footer) expect(kind string, columns ...string) error {
 	if got := ft.kv[keyVersion]; got != strconv.Itoa(Version) {
 		return fmt.Errorf("%w: version %q of the format, this program reads %d", ErrKind, got, Version)
 	}
-	for _, want := range columns {
-		if ft.columns == want {
-			return nil
-		}
+	if len(columns) == 0 || slices.Contains(columns, ft.columns) {
+		return nil
 	}
 	return fmt.Errorf("%w: columns %q, want %q", ErrCorrupt, ft.columns, columns)
 }

@@ -43,6 +43,15 @@ var goldens = []golden{
 		same(t, got, someQuarantine(newRand(12), 40))
 	}},
 	{"logprobs", goldenBlocks(BlocksMeta{Kind: KindLogprobs, Head: 0, BlockRows: 16}, 5, true), readGoldenBlocks(5, true)},
+	{"logprobs-compact", func(t *testing.T, path string) {
+		writeVectors(t, path, BlocksMeta{Kind: KindLogprobs, Head: 2, Compact: true, BlockRows: 16, KV: goldenKV}, goldenCompact(), func() int { return 3 })
+	}, func(t *testing.T, path string) {
+		b, err := OpenBlocks(path)
+		check(t, err)
+		defer b.Close()
+		compare(t, b, stored(goldenCompact()), 0, 1<<40)
+		same(t, b.Meta().KV, goldenKV)
+	}},
 	{"features", goldenBlocks(BlocksMeta{Kind: KindFeatures, BlockRows: 100}, 9, false), readGoldenBlocks(9, false)},
 	{"sample", goldenBlocks(BlocksMeta{Kind: KindSample, Head: 7, BlockRows: 7}, 4, false), readGoldenBlocks(4, false)},
 	{"potentials", func(t *testing.T, path string) {
@@ -75,6 +84,8 @@ func goldenPotentials() []float64 {
 	}
 	return v
 }
+
+func goldenCompact() vectors { return tame(someVectors(newRand(17), 50, 5, true)) }
 
 func goldenBlocks(meta BlocksMeta, width int, digests bool) func(*testing.T, string) {
 	return func(t *testing.T, path string) {
@@ -136,7 +147,7 @@ func TestInspect(t *testing.T) {
 		key  string
 	}{
 		"images": {KindImages, 100, keyFirstRow}, "quarantine": {KindQuarantine, 40, keyKind},
-		"logprobs": {KindLogprobs, 50, keyBlockRows}, "features": {KindFeatures, 50, keyWidth},
+		"logprobs": {KindLogprobs, 50, keyBlockRows}, "logprobs-compact": {KindLogprobs, 50, keyWidth}, "features": {KindFeatures, 50, keyWidth},
 		"sample": {KindSample, 50, keyHead}, "potentials": {KindPotentials, 12, keyClusters},
 		"labels": {KindLabels, 50, keyHead}, "labels-topk": {KindLabels, 50, keyClusters},
 	} {

@@ -134,32 +134,39 @@ func TestHostileFooter(t *testing.T) {
 
 // Numbers of the metadata that contradict the row groups are refused.
 func TestLyingMetadata(t *testing.T) {
-	v := someVectors(newRand(1), 50, 5, true)
 	for _, lie := range []string{keyWidth, keyBlockRows, keyHead, keyKind, keyVersion} {
-		path := filepath.Join(t.TempDir(), "x")
-		out, err := createOutput(path)
-		check(t, err)
-		pairs := fileMetadata(KindLogprobs, map[string]int64{keyHead: 0, keyWidth: 5, keyBlockRows: 16}, nil)
-		for i := range pairs {
-			if pairs[i].key == lie {
-				pairs[i].value = map[string]string{keyWidth: "4", keyBlockRows: "17", keyHead: "-2", keyKind: KindFeatures, keyVersion: "2"}[lie]
-			}
-		}
-		w, err := newArrowWriter(out, pairs, blockSchema("log_p", true))
-		check(t, err)
-		b := &BlocksWriter{out: out, w: w, last: -1, meta: BlocksMeta{Kind: KindLogprobs, Width: 5, WithSHA256: true, BlockRows: 16}}
-		b.def, b.rep = make([]int16, 5), []int16{0, 1, 1, 1, 1}
-		for i := range b.def {
-			b.def[i] = 1
-		}
-		check(t, b.Write(v.batch(nil)))
-		check(t, errors.Join(b.flush(), w.Close(), out.w.Flush()))
-		_, err = OpenBlocks(path)
-		if err == nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrKind) {
-			t.Errorf("%s: %v", lie, err)
-		}
-		check(t, out.abort())
+		lyingMetadata(t, lie, false)
+		lyingMetadata(t, lie, true)
 	}
+}
+
+func lyingMetadata(t *testing.T, lie string, compact bool) {
+	t.Helper()
+	v := tame(someVectors(newRand(1), 50, 5, true))
+	path := filepath.Join(t.TempDir(), "x")
+	out, err := createOutput(path)
+	check(t, err)
+	pairs := fileMetadata(KindLogprobs, map[string]int64{keyHead: 0, keyWidth: 5, keyBlockRows: 16}, nil)
+	for i := range pairs {
+		if pairs[i].key == lie {
+			pairs[i].value = map[string]string{keyWidth: "4", keyBlockRows: "17", keyHead: "-2", keyKind: KindFeatures, keyVersion: "2"}[lie]
+		}
+	}
+	meta := BlocksMeta{Kind: KindLogprobs, Width: 5, WithSHA256: true, BlockRows: 16, Compact: compact}
+	w, err := newArrowWriter(out, pairs, meta.schema())
+	check(t, err)
+	b := &BlocksWriter{out: out, w: w, last: -1, meta: meta}
+	b.def, b.rep = make([]int16, 5), []int16{0, 1, 1, 1, 1}
+	for i := range b.def {
+		b.def[i] = 1
+	}
+	check(t, b.Write(v.batch(nil)))
+	check(t, errors.Join(b.flush(), w.Close(), out.w.Flush()))
+	_, err = OpenBlocks(path)
+	if err == nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrKind) {
+		t.Errorf("%s: %v", lie, err)
+	}
+	check(t, out.abort())
 }
 
 func FuzzRead(f *testing.F) {

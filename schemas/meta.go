@@ -11,13 +11,14 @@ import (
 
 // The kinds of tables, as they stand under sela.kind.
 const (
-	KindImages     = "images"
-	KindQuarantine = "quarantine"
-	KindLogprobs   = "logprobs"
-	KindFeatures   = "features"
-	KindSample     = "sample"
-	KindPotentials = "potentials"
-	KindLabels     = "labels"
+	KindImages      = "images"
+	KindQuarantine  = "quarantine"
+	KindLogprobs    = "logprobs"
+	KindFeatures    = "features"
+	KindSample      = "sample"
+	KindPotentials  = "potentials"
+	KindLabels      = "labels"
+	KindAssignments = "assignments"
 )
 
 // Keys of the metadata that this package writes itself.

@@ -21,12 +21,13 @@ type Design struct {
 	Outputs  []string     // the model's own, that are heads
 	Kind     onnx.OutputKind
 	Features string // tensor to write beside the heads, or empty
+	Compact  bool   // log-probabilities are stored in the compact form of package schemas
 }
 
 // NewDesign reconciles the job with its model. A contradiction is an error of
 // class Config that says which field to change.
 func NewDesign(job *pipeline.Job, model *onnx.Model) (*Design, error) {
-	d := &Design{Model: model, Kind: onnx.OutputKind(job.Model.Kind), Features: job.Model.Features}
+	d := &Design{Model: model, Kind: onnx.OutputKind(job.Model.Kind), Features: job.Model.Features, Compact: job.Extract.Stored == "uint16"}
 	err := d.chooseInput(job)
 	if err == nil {
 		err = d.chooseOutputs(job)

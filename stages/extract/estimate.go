@@ -15,12 +15,20 @@ type Estimate struct {
 	DecodeBytes  int64 `json:"decode_bytes"`           // on top of it if every decoder has an image of preprocess.max_pixels in hand
 }
 
-// rowBytes is what a row takes in all tables but the samples: a row number each,
-// and once the digest of the image.
-func rowBytes(c *Classifier) int64 {
+// headBytes is what a row takes in a table of log-probabilities, with its number.
+func headBytes(h Head, compact bool) int64 {
+	if compact {
+		return 2*int64(h.Clusters) + 16
+	}
+	return 4*int64(h.Clusters) + 8
+}
+
+// rowBytes is what a row takes in all tables but the samples, and once the digest
+// of the image.
+func rowBytes(c *Classifier, compact bool) int64 {
 	row := int64(32)
 	for _, h := range c.Heads {
-		row += 4*int64(h.Clusters) + 8
+		row += headBytes(h, compact)
 	}
 	if c.FeatureDim > 0 {
 		row += 4*int64(c.FeatureDim) + 8
@@ -31,7 +39,7 @@ func rowBytes(c *Classifier) int64 {
 // scratchBytes bounds the local files of a task of so many rows: its tables, the
 // largest possible samples, and a quarantine row where there are no others.
 func scratchBytes(c *Classifier, rows int64) int64 {
-	return rows*(rowBytes(c)*5/4+512) + 1<<20
+	return rows*(rowBytes(c, c.design.Compact)+rowBytes(c, false)/4+512) + 1<<20
 }
 
 // NewEstimate predicts sizes from the shapes alone.
@@ -41,15 +49,14 @@ func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	var blocks int64
 	for _, h := range c.Heads {
 		k := int64(h.Clusters)
-		e.HeadBytes = max(e.HeadBytes, images*(4*k+8))
+		e.HeadBytes = max(e.HeadBytes, images*headBytes(h, c.design.Compact))
 		// A row group being gathered and, of the task before, one being encoded
 		// in two copies; and a quarter as much for the samples.
 		blocks += 4 * 4 * k * int64(blockRows(h.Clusters, len(c.Heads), shard))
 	}
-	row := rowBytes(c)
-	e.TotalBytes = images * row
+	e.TotalBytes = images * rowBytes(c, c.design.Compact)
 	for _, h := range c.Heads {
-		e.TotalBytes += int64(sampleOf(h.Clusters, images) * float64(images) * float64(4*h.Clusters+8))
+		e.TotalBytes += int64(sampleOf(h.Clusters, images) * float64(images) * float64(headBytes(h, false)))
 	}
 	e.ScratchBytes = scratchBytes(c, min(images, shard))
 	element := int64(4)
@@ -59,7 +66,7 @@ func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	case imageio.Uint8:
 		element = 1
 	}
-	slot := int64(c.Batch) * (int64(c.Spec.Len())*element + row)
+	slot := int64(c.Batch) * (int64(c.Spec.Len())*element + rowBytes(c, false))
 	threads := int64(orCores(job.Runtime.Threads))
 	// Two tasks read ahead, and one has as much in buffers to be used again.
 	// Measured: 20 bytes a pixel for 16-bit PNG with alpha, the costliest.

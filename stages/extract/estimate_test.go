@@ -15,6 +15,12 @@ import (
 
 // TestEstimate holds what is predicted against what a run takes.
 func TestEstimate(t *testing.T) {
+	for _, stored := range []string{"float32", "uint16"} {
+		t.Run(stored, func(t *testing.T) { estimate(t, stored) })
+	}
+}
+
+func estimate(t *testing.T, stored string) {
 	files := mixed(t)
 	for key := range files {
 		if strings.HasSuffix(key, ".tar") {
@@ -25,7 +31,7 @@ func TestEstimate(t *testing.T) {
 		files[key] = data
 	}
 	r := world(t, files, onnxtest.Classifier{Hidden: 40, Clusters: []int{60, 90, 30}}, func(j *pipeline.Job) {
-		j.Images.MaxRejected = 1
+		j.Images.MaxRejected, j.Extract.Stored = 1, stored
 		withFeatures(j)
 	})
 	r.Through(t, r.Run, list.Name)

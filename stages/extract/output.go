@@ -18,7 +18,8 @@ import (
 
 // A head's sample holds sampleRows images per cluster, which is what a solver
 // needs to start well (design notes, "Fewer passes"), but at most a quarter of
-// all: where N is small a full pass is cheap.
+// all: where N is small a full pass is cheap. It is float32 whatever the shards
+// are, and so tells what their precision costs.
 const (
 	sampleRows  = 60
 	sampleShare = 0.25
@@ -126,7 +127,7 @@ func createOutput(a *pipeline.Attempt, c *Classifier, images int64, kv map[strin
 		t.path = filepath.Join(a.Dir, fmt.Sprintf("%s-%d.parquet", kind, head))
 		t.width = width
 		t.w, err = schemas.CreateBlocks(t.path, schemas.BlocksMeta{Kind: kind, Head: head, Width: width, WithSHA256: kind == schemas.KindLogprobs && head == 0,
-			BlockRows: blockRows(width, len(c.Heads), a.Run.Job.Extract.ShardRows), KV: kv})
+			Compact: kind == schemas.KindLogprobs && c.design.Compact, BlockRows: blockRows(width, len(c.Heads), a.Run.Job.Extract.ShardRows), KV: kv})
 		return err
 	}
 	for h, head := range c.Heads {

@@ -22,15 +22,20 @@ type labeller struct {
 	lambda   float64
 	v        []float64
 
-	// The chunk under way, and the index of its next row to label.
-	block       sinkhorn.Block
+	// The chunk under way: its rows, their labels and, where wanted, the
+	// candidates of all rows with the end of each row's; and the index of the
+	// next row to write.
+	rows        []int64
 	assignments []sinkhorn.Assignment
+	candidates  []sinkhorn.Candidate
+	ends        []int
 	digits      []byte // hexDigits for each row
 	digest      string // the same, one string that the rows share
 	next        int
 
-	top []sinkhorn.Candidate
-	row rowBuffer
+	block sinkhorn.Block
+	top   []sinkhorn.Candidate // room for those of a row
+	row   rowBuffer
 }
 
 // hexDigits is the number of digits of a sha256.
@@ -60,7 +65,7 @@ func (l *labeller) write(ctx context.Context, a *pipeline.Attempt, w *schemas.La
 			a.Progress(img.Row - from - told)
 			told = img.Row - from
 		}
-		if l.next == len(l.block.Rows) || l.block.Rows[l.next] != img.Row {
+		if l.next == len(l.rows) || l.rows[l.next] != img.Row {
 			return nil // quarantined
 		}
 		if err := l.fill(img); err != nil {
@@ -79,8 +84,8 @@ func (l *labeller) write(ctx context.Context, a *pipeline.Attempt, w *schemas.La
 
 // done checks that every row of the chunk was labelled.
 func (l *labeller) done() error {
-	if l.next < len(l.block.Rows) {
-		return pipeline.BadData(fmt.Errorf("row %d is in the shards but not among the images", l.block.Rows[l.next]))
+	if l.next < len(l.rows) {
+		return pipeline.BadData(fmt.Errorf("row %d is in the shards but not among the images", l.rows[l.next]))
 	}
 	return nil
 }
@@ -90,28 +95,43 @@ func (l *labeller) load(ctx context.Context, chunk int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := l.source.ReadChunk(ctx, chunk, &l.block); err != nil {
+	l.next, l.rows, l.candidates, l.ends, l.digits = 0, l.rows[:0], l.candidates[:0], l.ends[:0], l.digits[:0]
+	if err := l.source.ReadChunk(ctx, chunk, &l.block, l.assign); err != nil {
 		return err
 	}
-	if err := sinkhorn.AssignBlock(l.assignments, &l.block, l.lambda, l.v); err != nil {
-		return pipeline.BadData(err)
-	}
-	l.next, l.digits = 0, l.digits[:0]
 	at := 0
 	from := int64(chunk) * sinkhorn.ChunkRows
 	err := l.digests.SHA256s(ctx, from, from+sinkhorn.ChunkRows, func(row int64, sum [32]byte) error {
-		if at == len(l.block.Rows) || l.block.Rows[at] != row {
+		if at == len(l.rows) || l.rows[at] != row {
 			return pipeline.BadData(fmt.Errorf("row %d is in the shards of head 0 but not in this head's", row))
 		}
 		l.digits = hex.AppendEncode(l.digits, sum[:])
 		at++
 		return nil
 	})
-	if err == nil && at != len(l.block.Rows) {
-		err = pipeline.BadData(fmt.Errorf("row %d is in this head's shards but not in those of head 0", l.block.Rows[at]))
+	if err == nil && at != len(l.rows) {
+		err = pipeline.BadData(fmt.Errorf("row %d is in this head's shards but not in those of head 0", l.rows[at]))
 	}
 	l.digest = string(l.digits)
 	return err
+}
+
+// assign labels a block of the chunk.
+func (l *labeller) assign(b *sinkhorn.Block) error {
+	if err := sinkhorn.AssignBlock(l.assignments[len(l.rows):], b, l.lambda, l.v); err != nil {
+		return pipeline.BadData(err)
+	}
+	l.rows = append(l.rows, b.Rows...)
+	if len(l.top) == 0 {
+		return nil
+	}
+	k := len(l.v)
+	for i := range b.Rows {
+		n := sinkhorn.TopK(l.top, b.X[i*k:(i+1)*k], l.lambda, l.v)
+		l.candidates = append(l.candidates, l.top[:n]...)
+		l.ends = append(l.ends, len(l.candidates))
+	}
+	return nil
 }
 
 // fill makes the label row of an image from the chunk's next row.
@@ -122,8 +142,11 @@ func (l *labeller) fill(img schemas.Image) error {
 	r.label = schemas.Label{Row: img.Row, Key: img.Key, Member: img.Member, SHA256: l.digest[l.next*hexDigits : (l.next+1)*hexDigits],
 		Label: as.Label, Prob: &r.prob, ModelLabel: as.ModelLabel, ModelProb: float32(as.ModelProb), TopK: r.label.TopK[:0]}
 	if len(l.top) > 0 {
-		k := len(l.v)
-		for _, c := range l.top[:sinkhorn.TopK(l.top, l.block.X[l.next*k:(l.next+1)*k], l.lambda, l.v)] {
+		from := 0
+		if l.next > 0 {
+			from = l.ends[l.next-1]
+		}
+		for _, c := range l.candidates[from:l.ends[l.next]] {
 			r.label.TopK = append(r.label.TopK, schemas.TopK{Label: c.Label, Prob: float32(c.Prob)})
 		}
 	}

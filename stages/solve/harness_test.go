@@ -114,12 +114,18 @@ type table struct {
 	values  []float32
 }
 
-func whole(t testing.TB, run *pipeline.Run, head int) (all table) {
+func whole(t testing.TB, run *pipeline.Run, head int) table {
 	t.Helper()
 	files, err := shards(t, run).LogProbs(head)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return readTables(t, run, files, clusters[head])
+}
+
+// readTables returns the rows of block tables in turn.
+func readTables(t testing.TB, run *pipeline.Run, files []pipeline.Output, k int) (all table) {
+	t.Helper()
 	for _, f := range files {
 		local, release, err := run.Fetch(context.Background(), f)
 		if err != nil {
@@ -129,7 +135,7 @@ func whole(t testing.TB, run *pipeline.Run, head int) (all table) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		numbers, values := make([]int64, f.Rows), make([]float32, f.Rows*int64(clusters[head]))
+		numbers, values := make([]int64, f.Rows), make([]float32, f.Rows*int64(k))
 		if n, err := b.ReadRows(0, 1<<40, numbers, values); err != nil || int64(n) != f.Rows {
 			t.Fatalf("%d of %d rows: %v", n, f.Rows, err)
 		}
@@ -194,6 +200,30 @@ func replace(t testing.TB, run *pipeline.Run, was pipeline.Output, data []byte, 
 		}
 	}
 	t.Fatalf("no commit has %s", was.Path)
+}
+
+// withoutSamples makes the extract commits those of a program that knew no
+// samples.
+func withoutSamples(t testing.TB, run *pipeline.Run) {
+	t.Helper()
+	ctx := context.Background()
+	commits, err := run.AllCommits(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range commits {
+		if c.Stage != extract.Name {
+			continue
+		}
+		c.Outputs = slices.DeleteFunc(c.Outputs, func(o pipeline.Output) bool { return strings.HasPrefix(o.Name, "sample/") })
+		raw, err := json.Marshal(c)
+		if err == nil {
+			err = run.Work.Put(ctx, run.Path("commits/extract/"+c.Task+".json"), raw)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // listed returns a run's images.

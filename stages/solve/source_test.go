@@ -51,7 +51,7 @@ func TestSource(t *testing.T) {
 }
 
 // readAll reads every chunk several times, side by side.
-func readAll(t *testing.T, source *solve.Source, want table, k int) {
+func readAll(t *testing.T, source sinkhorn.Source, want table, k int) {
 	t.Helper()
 	var all sync.WaitGroup
 	for g := range 8 {
@@ -68,16 +68,59 @@ func readAll(t *testing.T, source *solve.Source, want table, k int) {
 	all.Wait()
 }
 
-func readOne(source *solve.Source, want table, k, chunk int, block *sinkhorn.Block) error {
-	if err := source.ReadChunk(context.Background(), chunk, block); err != nil {
-		return err
-	}
+func readOne(source sinkhorn.Source, want table, k, chunk int, block *sinkhorn.Block) error {
 	from, _ := slices.BinarySearch(want.numbers, int64(chunk)*sinkhorn.ChunkRows)
 	to, _ := slices.BinarySearch(want.numbers, int64(chunk+1)*sinkhorn.ChunkRows)
-	if !slices.Equal(block.Rows, want.numbers[from:to]) || !slices.Equal(block.X, want.values[from*k:to*k]) {
-		return fmt.Errorf("chunk %d has %d rows, want %d", chunk, len(block.Rows), to-from)
+	err := source.ReadChunk(context.Background(), chunk, block, func(b *sinkhorn.Block) error {
+		n := len(b.Rows)
+		if n == 0 || n > 1 && 4*len(b.X) > sinkhorn.BlockBytes {
+			return fmt.Errorf("chunk %d has a block of %d rows", chunk, n)
+		}
+		if n > to-from || !slices.Equal(b.Rows, want.numbers[from:from+n]) || !slices.Equal(b.X, want.values[from*k:(from+n)*k]) {
+			return fmt.Errorf("chunk %d has other rows from %d on", chunk, b.Rows[0])
+		}
+		from += n
+		return nil
+	})
+	if err == nil && from != to {
+		err = fmt.Errorf("chunk %d lacks %d rows", chunk, to-from)
 	}
-	return nil
+	return err
+}
+
+// nothing ignores a block.
+func nothing(*sinkhorn.Block) error { return nil }
+
+// TestManyClusters: a chunk comes in blocks, in both stored forms, and an error
+// of the caller ends it.
+func TestManyClusters(t *testing.T) {
+	defer func(was []int) { clusters = was }(clusters)
+	clusters = []int{300, 200}
+	for _, stored := range []string{"float32", "uint16"} {
+		r := extracted(t, 1500, func(i int) bool { return i%13 == 5 }, false, func(j *pipeline.Job) { j.Extract.Stored = stored })
+		source, err := solve.OpenSource(r.Run, shards(t, r.Run), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		readAll(t, source, whole(t, r.Run, 0), 300)
+		stop, blocks := errors.New("stop"), 0
+		err = source.ReadChunk(context.Background(), 0, &sinkhorn.Block{}, func(*sinkhorn.Block) error {
+			blocks++
+			return stop
+		})
+		if err != stop || blocks != 1 {
+			t.Errorf("%v after %d blocks", err, blocks)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		err = source.ReadChunk(ctx, 0, &sinkhorn.Block{}, func(*sinkhorn.Block) error {
+			cancel()
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled in a block: %v", err)
+		}
+	}
 }
 
 // TestReadChunkAllocatesNothing once its block has grown.
@@ -90,7 +133,7 @@ func TestReadChunkAllocatesNothing(t *testing.T) {
 	defer source.Close()
 	var block sinkhorn.Block
 	if n := testing.AllocsPerRun(20, func() {
-		if err := source.ReadChunk(context.Background(), 0, &block); err != nil {
+		if err := source.ReadChunk(context.Background(), 0, &block, nothing); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -233,6 +276,7 @@ func TestForeignShard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compact, recoded := compacted(t, r.Run, mine)
 	stats := func(data []byte, rows int64) schemas.FileStats {
 		sum := sha256.Sum256(data)
 		return schemas.FileStats{Rows: rows, Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
@@ -259,10 +303,50 @@ func TestForeignShard(t *testing.T) {
 	// Which shard is opened first, and so which is the foreign one, is chance.
 	fails(t, do(t, r, r.Run), pipeline.Data, "logprobs/head-1/part-0000", "another model, preprocessing or listing")
 
+	replace(t, r.Run, mine, compact, recoded)
+	fails(t, do(t, r, r.Run), pipeline.Data, "logprobs/head-1/part-0000", "another precision")
+
 	replace(t, r.Run, mine, sound, mine.FileStats)
 	if err := do(t, r, r.Run); err != nil {
 		t.Errorf("once it is repaired: %v", err)
 	}
+}
+
+// compacted is a shard of head 1 in the other stored form.
+func compacted(t *testing.T, run *pipeline.Run, o pipeline.Output) ([]byte, schemas.FileStats) {
+	t.Helper()
+	local, release, err := run.Fetch(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	b, err := schemas.OpenBlocks(local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	meta, path := b.Meta(), filepath.Join(t.TempDir(), "x")
+	meta.Compact = true
+	rows, values := make([]int64, o.Rows), make([]float32, o.Rows*int64(meta.Width))
+	if err := b.ReadIndex(0, rows, values); err != nil {
+		t.Fatal(err)
+	}
+	w, err := schemas.CreateBlocks(path, meta)
+	if err == nil {
+		err = w.Write(schemas.NewBatch(rows, values, nil, meta.Width, nil))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats, err := w.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, stats
 }
 
 // TestReadEndsWithItsContext.
@@ -275,10 +359,10 @@ func TestReadEndsWithItsContext(t *testing.T) {
 	defer source.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := source.ReadChunk(ctx, 0, &sinkhorn.Block{}); !errors.Is(err, context.Canceled) {
+	if err := source.ReadChunk(ctx, 0, &sinkhorn.Block{}, nothing); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	if err := source.ReadChunk(context.Background(), 0, &sinkhorn.Block{}); err != nil {
+	if err := source.ReadChunk(context.Background(), 0, &sinkhorn.Block{}, nothing); err != nil {
 		t.Errorf("after a cancelled read: %v", err)
 	}
 }
