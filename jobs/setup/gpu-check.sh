@@ -2,7 +2,9 @@
 # For a machine with an NVIDIA GPU: gets ONNX Runtime's CUDA build and the CUDA
 # libraries it needs (as Python packages, unpacked, not installed), and compares
 # CUDA with the CPU: log-probabilities, labels of a whole run, determinism,
-# signals, and images per second. With --get it only gets them.
+# signals, and images per second; the solver's passes and solves, and their
+# entries per second against the bandwidth of the device's memory. With --get it
+# only gets them.
 set -euo pipefail
 build=$(mkdir -p "${1:-.build}" && realpath "${1:-.build}")
 only=${2:-}
@@ -32,6 +34,7 @@ export SELA_ONNXRUNTIME LD_LIBRARY_PATH SELA_GPU=1
 make build
 "$build/sela" doctor || true # says what is there; TensorRT need not be
 go test -run GPU -bench GPU -benchtime 2s -v ./stages/extract
+go test -count 1 -bench GPU -benchtime 2s -v ./stages/solve/device
 
 dir=$build/gpu-check
 rm -rf "$dir" && mkdir -p "$dir"
