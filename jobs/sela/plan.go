@@ -61,11 +61,16 @@ func (s *session) plan(ctx context.Context) error {
 	fmt.Fprintf(os.Stderr, "scratch         %s per task (local.bytes is %s)\n", human(e.ScratchBytes), s.job.Local.Bytes)
 	fmt.Fprintf(os.Stderr, "memory          about %s, and what ONNX Runtime needs for the model; up to %s more while images as large as preprocess.max_pixels are decoded\n",
 		human(e.MemoryBytes), human(e.DecodeBytes))
-	passes := s.job.Solve.MaxIterations + 1
-	if s.job.Solve.Method == "fixed" {
-		passes = 1
+	passes, usually := s.job.Solve.MaxIterations, "1 to 3 times where rows are peaked, 5 to 40 times where they are flat"
+	switch s.job.Solve.Method {
+	case "fixed":
+		passes, usually = 1, "once"
+	case "sinkhorn":
+		passes, usually = passes+1, "tens to hundreds of times"
+	case "lbfgs":
+		usually = "10 to 50 times"
 	}
-	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs at most %d times\n", len(c.Heads), s.job.Solve.Method, passes)
+	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs %s, at most %d times\n", len(c.Heads), s.job.Solve.Method, usually, passes)
 	fmt.Fprintf(os.Stderr, "label           %d files of up to %d rows\n", parts*int64(len(c.Heads)), s.job.Label.PartRows)
 	s.app.result = map[string]any{"command": "plan", "job": s.job.Name, "images": summary.Images, "image_bytes": summary.Bytes, "rejected": summary.Rejected,
 		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": passes}

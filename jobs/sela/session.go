@@ -186,7 +186,7 @@ func (s *session) stage(name string) (pipeline.Stage, error) {
 	case extract.Name:
 		return s.extract, nil
 	case solve.Name:
-		return &solve.Stage{Labels: s.labels}, nil
+		return &solve.Stage{Labels: s.labels, Runtime: func() (*model.Runtime, error) { return model.OpenRuntime(s.library) }}, nil
 	case label.Name:
 		return &label.Stage{Labels: s.labels}, nil
 	case publish.Name:

@@ -5,7 +5,6 @@
 package solve
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"sela/pipeline"
@@ -22,6 +20,7 @@ import (
 	"sela/schemas"
 	"sela/sinkhorn"
 	"sela/stages/extract"
+	"sela/stages/internal/ort"
 )
 
 // Name is the stage's name.
@@ -30,8 +29,11 @@ const Name = "solve"
 // Stage solves one head per task. A solve uses all cores, so its tasks run one
 // at a time.
 type Stage struct {
-	// Labels is where the run named by solve.from was published.
+	// Labels is where the runs named by solve.from and solve.start were
+	// published.
 	Labels *bucket.Bucket
+	// Runtime returns ONNX Runtime for solve.device: cuda.
+	Runtime func() (*ort.Runtime, error)
 	// SaveEvery is how often a solve keeps its state: 0 is every two seconds,
 	// which spares a store a request for each of hundreds of short passes.
 	SaveEvery time.Duration
@@ -43,6 +45,15 @@ type Stage struct {
 type Result struct {
 	Head        int                  `json:"head"`
 	Certificate sinkhorn.Certificate `json:"certificate"`
+	Stored      *Stored              `json:"stored,omitempty"`
+}
+
+// Stored says what the compact form of the log-probabilities changes: of so
+// many sampled rows, so many have another label than in float32.
+type Stored struct {
+	Form  string `json:"form"`
+	Flips int64  `json:"label_flips"`
+	Rows  int64  `json:"rows"`
 }
 
 // Name implements [pipeline.Stage].
@@ -55,10 +66,10 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 		return nil, err
 	}
 	s.shards = shards
-	return tasks(shards)
+	return tasks(run.Job, shards)
 }
 
-func tasks(shards *extract.Shards) ([]pipeline.Task, error) {
+func tasks(job *pipeline.Job, shards *extract.Shards) ([]pipeline.Task, error) {
 	all := make([]pipeline.Task, len(shards.Heads))
 	for h := range all {
 		files, err := shards.LogProbs(h)
@@ -66,7 +77,7 @@ func tasks(shards *extract.Shards) ([]pipeline.Task, error) {
 			return nil, err
 		}
 		all[h] = pipeline.Task{ID: fmt.Sprintf("head-%d", h), Index: h, Inputs: digest(files), Rows: shards.Usable(),
-			Scratch: 1<<20 + 16*int64(shards.Heads[h].Clusters)}
+			Scratch: 1<<20 + 16*int64(shards.Heads[h].Clusters) + spillBytes(job, shards.Usable(), shards.Heads[h].Clusters)}
 	}
 	return all, nil
 }
@@ -84,47 +95,25 @@ func PotentialsName(head int) string { return fmt.Sprintf("potentials/head-%d.pa
 
 // Do implements [pipeline.Stage].
 func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) error {
-	head, spec := t.Index, a.Run.Job.Solve
-	source, err := OpenSource(a.Run, s.shards, head, 0)
+	head := t.Index
+	v, err := s.open(ctx, t, a)
 	if err != nil {
 		return err
 	}
-	defer source.Close()
-	workers := spec.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	options := sinkhorn.Options{
-		Method: sinkhorn.Method(spec.Method), Lambda: spec.Lambda, Tol: spec.Tolerance, MaxIterations: spec.MaxIterations,
-		Recorder:   &recorder{attempt: a},
-		Checkpoint: &checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json"), every: cmp.Or(s.SaveEvery, 2*time.Second)},
-	}
-	if options.Method == sinkhorn.MethodFixed {
-		if options.Potentials, err = s.fixedPotentials(ctx, a, head); err != nil {
-			return err
-		}
-	}
-	result, err := sinkhorn.Solve(ctx, sinkhorn.NewCPU(source, workers), options)
+	defer v.Close()
+	result, err := sinkhorn.Solve(ctx, v.evaluator, v.options)
 	if err != nil {
 		return s.explain(ctx, err)
 	}
 	if err := result.Status.Err(); err != nil {
 		c := result.Certificate
-		return pipeline.BadConfig(fmt.Errorf("head %d: %w after %d iterations (marginal error %.3g): raise solve.max_iterations and run the same command again, which goes on from there, or take a larger solve.tolerance in a new run; no labels are made from it", head, err, result.Iterations, c.MarginalL1))
+		return pipeline.BadConfig(fmt.Errorf("head %d: %w after %d passes (marginal error %.3g): raise solve.max_iterations and run the same command again, which goes on from there, or take a larger solve.tolerance in a new run; no labels are made from it", head, err, result.Passes, c.MarginalL1))
 	}
-	certificate, err := json.Marshal(result.Certificate)
-	if err != nil {
+	outcome := Result{Head: head, Certificate: result.Certificate}
+	if outcome.Stored, err = v.stored(ctx, a.Run.Job, result.V); err != nil {
 		return err
 	}
-	path := filepath.Join(a.Dir, "potentials.parquet")
-	stats, err := schemas.WritePotentials(path, result.V, map[string]string{
-		"certificate": string(certificate), "head": fmt.Sprint(head), "model": a.Run.Provenance.Model,
-		"preprocessing": a.Run.Provenance.Preprocessing, "listing": s.shards.Listing.Digest,
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.Upload(ctx, path, PotentialsName(head), stats); err != nil {
+	if err := s.write(ctx, a, &outcome, result.V); err != nil {
 		return err
 	}
 	for _, w := range result.Certificate.Warnings {
@@ -132,7 +121,32 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	}
 	a.Progress(t.Rows)
 	a.Count("passes", int64(result.Passes))
-	return a.Result(Result{Head: head, Certificate: result.Certificate})
+	return a.Result(outcome)
+}
+
+// write uploads a head's potentials with their certificate.
+func (s *Stage) write(ctx context.Context, a *pipeline.Attempt, r *Result, v []float64) error {
+	meta := map[string]string{
+		"head": fmt.Sprint(r.Head), "model": a.Run.Provenance.Model,
+		"preprocessing": a.Run.Provenance.Preprocessing, "listing": s.shards.Listing.Digest,
+	}
+	texts := map[string]any{"certificate": r.Certificate}
+	if r.Stored != nil {
+		texts["stored"] = r.Stored
+	}
+	for key, value := range texts {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		meta[key] = string(text)
+	}
+	path := filepath.Join(a.Dir, "potentials.parquet")
+	stats, err := schemas.WritePotentials(path, v, meta)
+	if err != nil {
+		return err
+	}
+	return a.Upload(ctx, path, PotentialsName(r.Head), stats)
 }
 
 // explain gives an error of the solver its class and its image.
@@ -154,47 +168,6 @@ func (s *Stage) explain(ctx context.Context, err error) error {
 		return pipeline.BadConfig(err)
 	}
 	return err
-}
-
-// fixedPotentials reads a head's potentials of the published run solve.from.
-func (s *Stage) fixedPotentials(ctx context.Context, a *pipeline.Attempt, head int) ([]float64, error) {
-	from := a.Run.Job.Solve.From
-	raw, err := s.Labels.Get(ctx, "runs/"+from+"/_manifest.json")
-	if err != nil {
-		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: run %s is not published in %s: %w", from, s.Labels.URL(), err))
-	}
-	manifest, err := pipeline.ParseManifest(raw)
-	if err != nil {
-		return nil, fmt.Errorf("solve.from: %w", err)
-	}
-	file, ok := manifest.File(PotentialsName(head))
-	if !ok {
-		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: run %s has no potentials for head %d", from, head))
-	}
-	local, release, err := a.Run.FetchFrom(ctx, s.Labels, "runs/"+from+"/"+file.Path, file)
-	if err != nil {
-		return nil, fmt.Errorf("solve.from: %w", err)
-	}
-	defer release()
-	v, meta, err := schemas.ReadPotentials(local)
-	if err != nil {
-		return nil, pipeline.BadData(fmt.Errorf("solve.from: %w", err))
-	}
-	if k := s.shards.Heads[head].Clusters; len(v) != k {
-		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: run %s has %d clusters in head %d, this model %d", from, len(v), head, k))
-	}
-	p := a.Run.Provenance
-	if meta["model"] != p.Model || meta["preprocessing"] != p.Preprocessing {
-		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: the potentials of run %s belong to another model or preprocessing", from))
-	}
-	var certificate sinkhorn.Certificate
-	if err := json.Unmarshal([]byte(meta["certificate"]), &certificate); err != nil {
-		return nil, pipeline.BadData(fmt.Errorf("solve.from: potentials of run %s: certificate is damaged: %w", from, err))
-	}
-	if lambda := a.Run.Job.Solve.Lambda; certificate.Lambda != lambda {
-		return nil, pipeline.BadConfig(fmt.Errorf("solve.from: the potentials of run %s were solved with λ = %g, solve.lambda is %g: set it to %g", from, certificate.Lambda, lambda, certificate.Lambda))
-	}
-	return v, nil
 }
 
 // recorder turns the solver's progress into events.
@@ -246,7 +219,7 @@ type Solution struct {
 
 // Solutions reads the commits of a complete solve stage, in order of heads.
 func Solutions(ctx context.Context, run *pipeline.Run, shards *extract.Shards) ([]Solution, error) {
-	all, err := tasks(shards)
+	all, err := tasks(run.Job, shards)
 	if err != nil {
 		return nil, err
 	}
