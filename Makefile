@@ -5,6 +5,7 @@ DEMO    := .demo
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 GO      := go
 SHARED  ?= ../shared/data
+PYTHON310 ?= python3.10
 
 .DEFAULT_GOAL := help
 
@@ -48,6 +49,11 @@ bench: onnxruntime ## Measure extract, label, solver, decoders and tables; print
 	@$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 -timeout 60m ./stages/extract ./stages/label
 	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio ./stages/internal/ort
 
+.PHONY: bench-solver
+bench-solver: $(if $(ARGS),,$(BUILD)/solver-venv/.ready) ## Measure the solver and its peers, 30 GB of disk (ARGS=-quick: small sizes, ARGS=-h: all options)
+	@$(GO) build -trimpath -o $(BUILD)/bench-solver ./stages/solve/bench
+	@$(BUILD)/bench-solver $(ARGS)
+
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
 	@jobs/setup/gpu-check.sh $(BUILD)
@@ -59,6 +65,11 @@ clean: ## Remove what was built, and the demo
 $(BUILD)/venv/.ready: jobs/setup/requirements.txt
 	@python3 -m venv $(BUILD)/venv
 	@$(BUILD)/venv/bin/pip install --quiet --disable-pip-version-check -r jobs/setup/requirements.txt
+	@touch $@
+
+$(BUILD)/solver-venv/.ready: stages/solve/bench/tests/requirements.txt
+	@test -x $(BUILD)/solver-venv/bin/python || $(PYTHON310) -m venv $(BUILD)/solver-venv
+	@$(BUILD)/solver-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 .PHONY: help

@@ -12,10 +12,12 @@ package schemas
 
 enum { LANES = 32 };
 
+#define INLINE static inline __attribute__((always_inline))
+
 // One lane. The choice is made on bits: compilers do not vectorise a choice
 // between floats that may trap.
-static inline uint32_t value(uint16_t code, float top, float step) {
-	float x = top - (float)(int32_t)code * step;
+INLINE uint32_t value(int32_t code, float top, float step) {
+	float x = top - (float)code * step;
 	uint32_t bits, inf = -(uint32_t)(code == 0xffff);
 	memcpy(&bits, &x, sizeof bits);
 	return (bits & ~inf) | (0xff800000u & inf);
@@ -23,7 +25,7 @@ static inline uint32_t value(uint16_t code, float top, float step) {
 
 // codes may lie in the second half of dst: lanes are read before they are
 // written, and lane by lane dst never overtakes the codes.
-static void decode(char *dst, const char *codes, const float *scales, size_t rows, size_t width) {
+INLINE void decode_rows(char *dst, const char *codes, const float *scales, size_t rows, size_t width) {
 	for (; rows > 0; rows--, scales += 2) {
 		const float top = scales[0], step = scales[1];
 		size_t k = 0;
@@ -42,13 +44,31 @@ static void decode(char *dst, const char *codes, const float *scales, size_t row
 		}
 	}
 }
+
+#ifdef __x86_64__
+__attribute__((target("avx512f,avx512bw,avx512vl,prefer-vector-width=512")))
+static void decode_avx512(char *dst, const char *codes, const float *scales, size_t rows, size_t width) {
+	decode_rows(dst, codes, scales, rows, width);
+}
+#endif
+
+static void decode(char *dst, const char *codes, const float *scales, size_t rows, size_t width) {
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+		decode_avx512(dst, codes, scales, rows, width);
+		return;
+	}
+#endif
+	decode_rows(dst, codes, scales, rows, width);
+}
 */
 import "C"
 
 import "unsafe"
 
-// decode computes what decodeRows does, three to four times as fast: 12 GB/s
-// of float32 per core against 3 to 4, where rows of 3,000 are in the cache.
+// decode computes what decodeRows does, faster: 30 GB/s of float32 per core with
+// AVX-512 and 11 without (SSE2; GCC's AVX2 was no better), against 4, where rows
+// of 3,000 stay in the cache.
 func decode(dst []float32, codes []uint16, scales []scale, width int) {
 	if len(scales) == 0 {
 		return

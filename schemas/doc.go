@@ -82,8 +82,9 @@
 //	6, by 80                   9   99682   99682   99682             9
 //	0.3, by 80               249   99665   99665   99665           249
 //
-// A step fine enough for flat rows does not reach dead clusters: once a cluster
-// has the last code in every row, its high potential wins every row.
+// The shares are much the same at K = 3,000. A step fine enough for flat rows
+// does not reach dead clusters: once a cluster has the last code in every row,
+// its high potential wins every row.
 //
 // # Safety
 //

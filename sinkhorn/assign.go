@@ -23,6 +23,14 @@ func Assign(x []float32, lambda float64, v []float64) (label int32, prob float64
 	return int32(k), 1 / sum
 }
 
+// Share returns the share of a row that cluster label gets under potentials v,
+// exp(x_label + v_label − lse); NaN for a row that Assign refuses.
+func Share(x []float32, lambda float64, v []float64, label int32) float64 {
+	_, best, _ := kernel.Best(x, v, lambda)
+	sum := kernel.Sum(x, v, lambda, best)
+	return kernel.Exp(kernel.Score(x[label], v[label], lambda)-best) / sum
+}
+
 // Candidate is one cluster of a row with its share of the row.
 type Candidate struct {
 	Label int32

@@ -3,6 +3,7 @@ package sinkhorn
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"sela/sinkhorn/internal/kernel"
 )
@@ -89,6 +90,9 @@ type Certificate struct {
 	// on p^λ itself breaks down. They have been solved in log domain.
 	StarvedClusters int `json:"starved_clusters"`
 
+	// Exactly is there where labels were given exact counts.
+	Exactly *Exactly `json:"exact_counts,omitempty"`
+
 	// Warnings are sentences for a person, about labels that obey the rules
 	// and still may be of no use.
 	Warnings []string `json:"warnings,omitempty"`
@@ -115,7 +119,7 @@ func certify(o *Options, s *state, status Status, r *PassResult, p proof) Certif
 	c := Certificate{
 		Method: o.Method, Status: status, Rows: r.Rows, Clusters: len(v), Lambda: o.Lambda,
 		Iterations: s.Iterations, Passes: s.Passes,
-		SmallestCount: math.MaxInt64, TiedRows: r.TiedRows, StarvedClusters: len(s.Starved),
+		TiedRows: r.TiedRows, StarvedClusters: len(s.Starved),
 	}
 	switch o.Method {
 	case MethodLists, MethodLBFGS:
@@ -132,17 +136,9 @@ func certify(o *Options, s *state, status Status, r *PassResult, p proof) Certif
 	}
 	low, high := v[0], v[0]
 	rare, common := b[0], b[0]
+	c.count(r.Counts, func(k int) float64 { return b[k] })
 	for k, count := range r.Counts {
-		share := float64(count) / n
-		c.HardGap += float64((share - b[k]) * v[k])
-		c.LargestCount = max(c.LargestCount, count)
-		c.SmallestCount = min(c.SmallestCount, count)
-		c.MaxCountRatio = max(c.MaxCountRatio, share/b[k])
-		if count > 0 {
-			c.UseEntropy -= float64(share * kernel.Log(share))
-		} else {
-			c.EmptyClusters++
-		}
+		c.HardGap += float64((float64(count)/n - b[k]) * v[k])
 		low, high = min(low, v[k]), max(high, v[k])
 		rare, common = min(rare, b[k]), max(common, b[k])
 	}
@@ -155,6 +151,22 @@ func certify(o *Options, s *state, status Status, r *PassResult, p proof) Certif
 	c.HardGapOverLambda = c.HardGap / o.Lambda
 	c.Warnings = warnings(&c, s, r)
 	return c
+}
+
+// count states how labels with the given counts use the clusters, whose wanted
+// shares are b.
+func (c *Certificate) count(counts []int64, b func(k int) float64) {
+	c.LargestCount, c.SmallestCount = slices.Max(counts), slices.Min(counts)
+	c.MaxCountRatio, c.UseEntropy, c.EmptyClusters = 0, 0, 0
+	for k, count := range counts {
+		share := float64(count) / float64(c.Rows)
+		c.MaxCountRatio = max(c.MaxCountRatio, share/b(k))
+		if count > 0 {
+			c.UseEntropy -= float64(share * kernel.Log(share))
+		} else {
+			c.EmptyClusters++
+		}
+	}
 }
 
 // warnings looks for labels that carry no information.

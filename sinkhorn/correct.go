@@ -42,12 +42,15 @@ func (s *state) correct(ctx context.Context, ev Evaluator, o *Options) (*Result,
 	if err != nil {
 		return nil, err
 	}
+	possible := sample.b // not 0: the sample can say where such a potential goes
 	sample.b = make([]float64, len(s.V))
 	sum := 0.0
 	for k, logMass := range r.LogMass {
-		b := s.Marginals[k]
-		sample.b[k] = max(b+here.share[k]-kernel.Exp(logMass), b/10)
-		sum += sample.b[k]
+		if possible[k] > 0 {
+			b := s.Marginals[k]
+			sample.b[k] = max(b+here.share[k]-kernel.Exp(logMass), b/10)
+			sum += sample.b[k]
+		}
 	}
 	for k := range sample.b {
 		sample.b[k] /= sum

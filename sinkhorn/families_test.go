@@ -125,8 +125,8 @@ func TestPasses(t *testing.T) {
 				allowed = 20
 			}
 			res := check("from a sample", o, allowed)
-			if res.Certificate.Way != c.way {
-				t.Errorf("solved by %s, want %s", res.Certificate.Way, c.way)
+			if way := res.Certificate.Way; (way == phaseLists) != (c.way == phaseLists) {
+				t.Errorf("solved by %s, want %s", way, c.way)
 			}
 			check("again", Options{Lambda: c.lambda, Start: res.V, Workers: 2}, 2)
 			check("cold", Options{Lambda: c.lambda, Workers: 2}, c.cold)
@@ -170,7 +170,8 @@ func TestMethodsAgree(t *testing.T) {
 				n++
 				kind := kinds[n%3]
 				rows := max(1500, 24*clusters)
-				if clusters >= 128 && (raceEnabled || testing.Short()) && n%5 != 0 || clusters == 300 && n%4 != 0 {
+				switch { // a part of the large ones, which together see every λ, family and kind
+				case clusters == 128 && n%3 != int(lambda)%3, clusters == 300 && n%7 != 0, clusters >= 128 && (raceEnabled || testing.Short()):
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/std%v/K%d/lambda%v/%s", f.name, f.std, clusters, lambda, kind), func(t *testing.T) {
@@ -192,7 +193,7 @@ func agree(t *testing.T, m *memory, o Options) {
 	}
 	scaling := o
 	scaling.Method, scaling.Tol, scaling.MaxIterations = MethodSinkhorn, 1e-5, 1200
-	if raceEnabled || m.clusters == 300 {
+	if raceEnabled || m.clusters >= 128 {
 		scaling.MaxIterations = 300
 	}
 	near, reversed, huge := make([]float64, m.clusters), make([]float64, m.clusters), make([]float64, m.clusters)

@@ -4,14 +4,15 @@ import "math"
 
 // lbfgs minimises a smooth convex function by limited-memory BFGS (Nocedal and
 // Wright, "Numerical Optimization", 2nd ed., algorithms 7.4 and 7.5, initial
-// Hessian (7.20)) with a line search for the strong Wolfe conditions
+// Hessian (7.20) times a diagonal) with a line search for the strong Wolfe conditions
 // (algorithms 3.5 and 3.6). It is driven from outside: next gives the point to
 // evaluate, tell takes what was found there.
 type lbfgs struct {
-	memory int
-	x, g   []float64 // the iterate and its gradient
-	f      float64
-	s, y   [][]float64 // the last steps and gradient changes, oldest first
+	memory  int
+	inverse []float64 // of the Hessian's diagonal, as guessed, up to a factor
+	x, g    []float64 // the iterate and its gradient
+	f       float64
+	s, y    [][]float64 // the last steps and gradient changes, oldest first
 
 	// The line search along d.
 	d         []float64
@@ -39,8 +40,16 @@ const (
 	maxLineTries   = 20
 )
 
-func newLBFGS(x []float64, memory int) *lbfgs {
-	return &lbfgs{memory: memory, x: append([]float64(nil), x...), trial: append([]float64(nil), x...)}
+// newLBFGS starts at x. diagonal is, up to a factor, what the Hessian's diagonal
+// is thought to be; a component where it is 0 does not move.
+func newLBFGS(x, diagonal []float64, memory int) *lbfgs {
+	inverse := make([]float64, len(x))
+	for k, h := range diagonal {
+		if h > 0 {
+			inverse[k] = 1 / h
+		}
+	}
+	return &lbfgs{memory: memory, inverse: inverse, x: append([]float64(nil), x...), trial: append([]float64(nil), x...)}
 }
 
 // next returns the point to evaluate. It belongs to l.
@@ -84,14 +93,21 @@ func (l *lbfgs) direction() bool {
 		alpha[i] = dot(l.s[i], d) / dot(l.s[i], l.y[i])
 		axpy(d, -alpha[i], l.y[i])
 	}
+	for k := range d {
+		d[k] = float64(d[k] * l.inverse[k])
+	}
 	scale := 0.0
 	if n > 0 {
-		scale = dot(l.s[n-1], l.y[n-1]) / dot(l.y[n-1], l.y[n-1])
+		y, weighted := l.y[n-1], 0.0
+		for k := range y {
+			weighted += float64(float64(y[k]*y[k]) * l.inverse[k])
+		}
+		scale = dot(l.s[n-1], y) / weighted
 	} else if norm := maxAbs(d); norm > 0 {
 		scale = 1 / norm // a first step of one nat
 	}
 	for k := range d {
-		d[k] *= scale
+		d[k] = float64(d[k] * scale)
 	}
 	for i := range n {
 		axpy(d, alpha[i]-dot(l.y[i], d)/dot(l.s[i], l.y[i]), l.s[i])

@@ -8,6 +8,14 @@ import (
 	"testing"
 )
 
+func ones(n int) []float64 {
+	x := make([]float64, n)
+	for k := range x {
+		x[k] = 1
+	}
+	return x
+}
+
 // descent runs l on f until |∇f| ≤ tol or evaluations are spent, and returns
 // what was told.
 func descent(l *lbfgs, f func(x []float64) (float64, []float64), tol float64, evaluations int) (told []journal, done bool) {
@@ -58,7 +66,7 @@ func TestLBFGSOnQuadratics(t *testing.T) {
 		for _, condition := range []float64{1, 100, 3000} {
 			r := rand.New(rand.NewPCG(uint64(n), 1))
 			f := quadratic(r, n, condition)
-			told, done := descent(newLBFGS(normals(r, n, 100), lbfgsMemory), f, 1e-6, 1500)
+			told, done := descent(newLBFGS(normals(r, n, 100), ones(n), lbfgsMemory), f, 1e-6, 1500)
 			t.Logf("%d dimensions, condition %g: %d evaluations", n, condition, len(told))
 			if !done {
 				t.Errorf("%d dimensions, condition %g: gradient %g after %d evaluations", n, condition, maxAbs(told[len(told)-1].Mass), len(told))
@@ -92,7 +100,7 @@ func TestLineSearch(t *testing.T) {
 		{"offset", func(x float64) (float64, float64) { return 1e8 + 0.5*x*x, x }, 1e-3}, // F drowns in rounding
 	} {
 		for _, start := range []float64{-500, -1, 0.3, 40, 200} {
-			l := newLBFGS([]float64{start}, lbfgsMemory)
+			l := newLBFGS([]float64{start}, ones(1), lbfgsMemory)
 			told, done := descent(l, func(x []float64) (float64, []float64) {
 				f, slope := c.f(x[0])
 				return f, []float64{slope}
@@ -109,7 +117,7 @@ func TestLineSearch(t *testing.T) {
 func TestWolfe(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	f := quadratic(r, 30, 1e4)
-	l := newLBFGS(normals(r, 30, 50), 5)
+	l := newLBFGS(normals(r, 30, 50), ones(30), 5)
 	steps := 0
 	for range 200 {
 		x, fx, g, d, slope := slices.Clone(l.x), l.f, l.g, l.d, l.slope
@@ -142,10 +150,10 @@ func TestWolfe(t *testing.T) {
 // TestLBFGSAtMinimum tells a gradient of zero, and a function that falls for
 // ever.
 func TestLBFGSAtMinimum(t *testing.T) {
-	if newLBFGS([]float64{1, 2}, 5).tell(7, []float64{0, 0}) {
+	if newLBFGS([]float64{1, 2}, ones(2), 5).tell(7, []float64{0, 0}) {
 		t.Error("there is a step from the minimum")
 	}
-	l := newLBFGS([]float64{0}, 5)
+	l := newLBFGS([]float64{0}, ones(1), 5)
 	for range 100 {
 		if !l.tell(-l.next()[0], []float64{-1}) {
 			return
@@ -162,13 +170,13 @@ func TestReplay(t *testing.T) {
 	for seed := range uint64(5) {
 		r := rand.New(rand.NewPCG(seed, 9))
 		f, x0 := quadratic(r, 20, 1e4), normals(r, 20, 30)
-		first := newLBFGS(x0, 7)
+		first := newLBFGS(x0, ones(20), 7)
 		var points [][]float64
 		told, _ := descent(first, func(x []float64) (float64, []float64) {
 			points = append(points, slices.Clone(x))
 			return f(x)
 		}, 1e-9, 120)
-		again := newLBFGS(x0, 7)
+		again := newLBFGS(x0, ones(20), 7)
 		for i, j := range told {
 			if fmt.Sprint(again.next()) != fmt.Sprint(points[i]) {
 				t.Fatalf("point %d differs", i)

@@ -21,15 +21,18 @@ const (
 
 // Constants of the choice between lists and L-BFGS.
 const (
-	flatShare      = 8   // lists of more than K/flatShare entries a row don't pay
-	stalledRatio   = 0.5 // a full pass that leaves more than this of the last error is a stall
-	maxStalls      = 3   // after which lists give way to L-BFGS
-	lbfgsMemory    = 20
-	lbfgsMaxPasses = 400 // after which L-BFGS gives way to scaling
-	maxLifts       = 5   // scaling steps before L-BFGS
-	uselessStart   = 1.0 // a start with a larger L1 error is worse than none
-	changeFrom     = 100 // an error within this factor of the tolerance may be the last but one
+	flatShare    = 8   // lists of more than K/flatShare entries a row don't pay
+	stalledRatio = 0.5 // a full pass that leaves more than this of the last error is a stall
+	maxStalls    = 3   // after which lists give way to L-BFGS
+	lbfgsMemory  = 20
+	maxLifts     = 5   // scaling steps before L-BFGS
+	uselessStart = 1.0 // a start with a larger L1 error is worse than none
+	changeFrom   = 100 // an error within this factor of the tolerance may be the last but one
 )
+
+// lbfgsMaxPasses is the number of passes after which L-BFGS gives way to
+// scaling: a variable for tests.
+var lbfgsMaxPasses = 400
 
 // semidual is MethodLists and MethodLBFGS: it minimises F from the best start
 // it knows of, and falls back from lists to L-BFGS to scaling rather than
@@ -214,7 +217,8 @@ func deadColumns(logMass []float64) error {
 // lbfgs makes full passes at the points that L-BFGS asks for. What they found
 // is kept in the state, so that a solve that was killed replays it.
 func (s *state) lbfgs(ctx context.Context, ev Evaluator, o *Options) (*Result, error) {
-	l := newLBFGS(s.V, lbfgsMemory)
+	// At the solution the Hessian's diagonal is b_k − mean_i P_ik², about b.
+	l := newLBFGS(s.V, s.Marginals, lbfgsMemory)
 	moving := true
 	var previous []float64
 	for _, j := range s.Journal {

@@ -238,7 +238,7 @@ func (s *sampleSolve) scale(v, logMass []float64) {
 // descend is L-BFGS on the sample, to an L1 error of tol. It returns the
 // shares at v.
 func (s *sampleSolve) descend(ctx context.Context, v []float64, tol float64, passes int) (share []float64, err error) {
-	l := newLBFGS(v, lbfgsMemory)
+	l := newLBFGS(v, s.b, lbfgsMemory)
 	for range passes {
 		j, _, err := s.at(ctx, append([]float64(nil), l.next()...), nil)
 		if err != nil {

@@ -149,6 +149,8 @@ func (s *state) matches(o *Options) error {
 		return differ("lambda", s.Lambda, o.Lambda)
 	case s.Tol != o.Tol:
 		return differ("tol", s.Tol, o.Tol)
+	case s.Phase == phaseSample && o.Sample == nil:
+		return fmt.Errorf("%w: it goes on with a sample, the options have none; remove it to start again", ErrState)
 	case len(s.Marginals) != clusters || len(s.Previous) != 0 && len(s.Previous) != clusters:
 		return fmt.Errorf("%w: its vectors differ in length; remove it to start again", ErrState)
 	}

@@ -193,7 +193,7 @@ func TestMetadata(t *testing.T) {
 		release()
 		want := map[string]string{
 			"sela.kind": "labels", "sela.version": "1", "sela.head": fmt.Sprint(h), "sela.clusters": fmt.Sprint(s.clusters[h]),
-			"labeller": "sinkhorn", "lambda": "7", "tolerance": "0.1", "marginal_error_l1": "0.125",
+			"labeller": "lists", "balance": "none", "lambda": "7", "tolerance": "1e-06", "marginal_error_l1": "0.125",
 			"model": "model digest", "preprocessing": "fingerprint", "library": "library digest", "processor": "processor",
 			"listing": "listing digest", "code": "code", "head_output": fmt.Sprintf("output-%d", h),
 		}

@@ -19,6 +19,7 @@ type labeller struct {
 	source   *solve.Source
 	digests  *solve.Source // of head 0, which alone has the images' digests
 	previous *previousLabels
+	balanced *balanced // nil where the potentials decide
 	lambda   float64
 	v        []float64
 
@@ -118,8 +119,14 @@ func (l *labeller) load(ctx context.Context, chunk int) error {
 
 // assign labels a block of the chunk.
 func (l *labeller) assign(b *sinkhorn.Block) error {
-	if err := sinkhorn.AssignBlock(l.assignments[len(l.rows):], b, l.lambda, l.v); err != nil {
+	assignments := l.assignments[len(l.rows):]
+	if err := sinkhorn.AssignBlock(assignments, b, l.lambda, l.v); err != nil {
 		return pipeline.BadData(err)
+	}
+	if l.balanced != nil {
+		if err := l.balanced.replace(assignments, b, l.lambda, l.v); err != nil {
+			return err
+		}
 	}
 	l.rows = append(l.rows, b.Rows...)
 	if len(l.top) == 0 {

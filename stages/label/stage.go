@@ -74,8 +74,12 @@ func tasks(job *pipeline.Job, shards *extract.Shards, solutions []solve.Solution
 		}
 		for p := range parts {
 			from, to := partRange(job, rows, p)
+			inputs := hex.EncodeToString(sum.Sum(nil))
+			if solution.Certificate.Exactly != nil {
+				inputs += " " + solution.Assignments[p].SHA256
+			}
 			all = append(all, pipeline.Task{ID: fmt.Sprintf("head-%d-part-%05d", h, p), Index: len(all),
-				Inputs: hex.EncodeToString(sum.Sum(nil)), Rows: to - from, Scratch: scratchBytes(job, to-from)})
+				Inputs: inputs, Rows: to - from, Scratch: scratchBytes(job, to-from)})
 		}
 	}
 	return all, nil
@@ -115,7 +119,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	}
 	defer s.room.Release(held)
 
-	labeller, err := s.labeller(ctx, a.Run, head)
+	labeller, err := s.labeller(ctx, a.Run, head, part)
 	if err != nil {
 		return err
 	}
@@ -162,8 +166,9 @@ func (s *Stage) held(run *pipeline.Run, head int) int64 {
 	return held
 }
 
-func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head int) (*labeller, error) {
-	file := s.solutions[head].Potentials
+func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head, part int) (*labeller, error) {
+	solution := &s.solutions[head]
+	file := solution.Potentials
 	local, release, err := run.Fetch(ctx, file)
 	if err != nil {
 		return nil, err
@@ -173,8 +178,11 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head int) (*lab
 	if err != nil {
 		return nil, pipeline.BadData(fmt.Errorf("%s: %w", file.Name, err))
 	}
-	l := &labeller{listing: s.shards.Listing, lambda: s.solutions[head].Certificate.Lambda, v: v,
+	l := &labeller{listing: s.shards.Listing, lambda: solution.Certificate.Lambda, v: v,
 		assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows), top: make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))}
+	if l.balanced, err = openBalanced(ctx, run, solution, part); err != nil {
+		return nil, err
+	}
 	if l.source, err = solve.OpenSource(run, s.shards, head, 1); err != nil {
 		return nil, err
 	}
@@ -194,7 +202,7 @@ func (s *Stage) metadata(run *pipeline.Run, head int) map[string]string {
 	c := s.solutions[head].Certificate
 	p := run.Provenance
 	return map[string]string{
-		"labeller": run.Job.Solve.Method, "lambda": number(c.Lambda), "tolerance": number(run.Job.Solve.Tolerance),
+		"labeller": run.Job.Solve.Method, "balance": run.Job.Solve.Balance, "lambda": number(c.Lambda), "tolerance": number(c.Tol),
 		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor,
 		"listing": s.shards.Listing.Digest, "code": p.Code, "head_output": s.shards.Heads[head].Name,
 		"marginal_error_l1": number(c.MarginalL1),

@@ -247,7 +247,7 @@ func (s *solution) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt)
 	if err := a.Upload(ctx, path, solve.PotentialsName(t.Index), stats); err != nil {
 		return err
 	}
-	return a.Result(solve.Result{Head: t.Index, Certificate: sinkhorn.Certificate{Lambda: a.Run.Job.Solve.Lambda, MarginalL1: 0.125, MaxCountRatio: 1}})
+	return a.Result(solve.Result{Head: t.Index, Certificate: sinkhorn.Certificate{Lambda: a.Run.Job.Solve.Lambda, Tol: 1e-6, MarginalL1: 0.125, MaxCountRatio: 1}})
 }
 
 // label performs the stage and returns its files.

@@ -98,7 +98,7 @@ func (v *verifier) rerun(ctx context.Context) error {
 func (v *verifier) compare(ctx context.Context, c *Check, m *Model, images []schemas.Image, same bool) error {
 	var differ, all int
 	var first string
-	lambda, assignment := v.record.Job.Solve.Lambda, make([]sinkhorn.Assignment, 1)
+	assignment := make([]sinkhorn.Assignment, 1)
 	bitwise, err := m.Classifier.Rerun(ctx, m.Images, images, func(i int, r *extract.Rerun) error {
 		s := v.samples[i]
 		switch got := hex.EncodeToString(r.SHA256[:]); {
@@ -117,8 +117,7 @@ func (v *verifier) compare(ctx context.Context, c *Check, m *Model, images []sch
 				continue // told by the checks of the tables and of the model
 			}
 			all++
-			block := sinkhorn.Block{Rows: []int64{s.row}, X: r.LogProbs[h]}
-			err := sinkhorn.AssignBlock(assignment, &block, lambda, v.heads[h].v)
+			err := v.assign(assignment, h, s.row, r.LogProbs[h], said.label)
 			is := claim{row: s.row, label: assignment[0].Label, model: assignment[0].ModelLabel, prob: float32(assignment[0].Prob)}
 			if err == nil && is.label == said.label && is.model == said.model && (!same || said.prob == 0 || is.prob == said.prob) {
 				continue
@@ -144,6 +143,33 @@ func (v *verifier) compare(ctx context.Context, c *Check, m *Model, images []sch
 		c.done("%d images, %d labels: all are what the model gives", len(v.samples), all)
 	default:
 		c.done("%d images, %d labels: %d differ (library or processor are not those of the run, or the model's bits depend on the batch)", len(v.samples), all, differ)
+	}
+	return nil
+}
+
+// tieShare is how much smaller than a row's largest share that of its label may
+// be where clusters have exact counts: rows that tie were parted, and
+// potentials are found to within rounding.
+const tieShare = 1e-6
+
+// assign labels a row as the run did: in the precision in which it stored
+// rows, and, where clusters have exact counts, with the label that the table
+// says if the row's potentials leave it open.
+func (v *verifier) assign(dst []sinkhorn.Assignment, head int, row int64, x []float32, said int32) error {
+	job, potentials := v.record.Job, v.heads[head].v
+	if job.Extract.Stored == "uint16" {
+		if err := schemas.RoundTrip(x, make([]uint16, len(x))); err != nil {
+			return err
+		}
+	}
+	block := sinkhorn.Block{Rows: []int64{row}, X: x}
+	if err := sinkhorn.AssignBlock(dst, &block, job.Solve.Lambda, potentials); err != nil {
+		return err
+	}
+	if v.heads[head].certificate.Exactly != nil && said >= 0 && int(said) < len(x) {
+		if share := sinkhorn.Share(x, job.Solve.Lambda, potentials, said); share > dst[0].Prob-tieShare {
+			dst[0].Label, dst[0].Prob = said, share
+		}
 	}
 	return nil
 }

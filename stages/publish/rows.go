@@ -109,7 +109,7 @@ func (t *rowReader) metadata(f pipeline.Output, local string) error {
 		return err
 	}
 	if err := compareMeta(kv, map[string]string{
-		"labeller": solve.Method, "lambda": number(solve.Lambda), "tolerance": number(solve.Tolerance),
+		"labeller": solve.Method, "balance": solve.Balance, "lambda": number(solve.Lambda), "tolerance": number(h.certificate.Tol),
 		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor, "code": p.Code,
 		"listing": t.manifest.Listing, "marginal_error_l1": number(h.certificate.MarginalL1),
 	}); err != nil {

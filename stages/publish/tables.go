@@ -194,7 +194,19 @@ func (v *verifier) compareCounts(_ context.Context, c *Check) error {
 				empty++
 			}
 		}
-		ratio := float64(largest) * float64(len(h.counts)) / float64(h.rows)
+		shares, err := solve.Marginals(&v.record.Job.Solve, len(h.counts))
+		if err != nil {
+			c.fail("head %d: %v", h.number, err)
+			continue
+		}
+		ratio := 0.0
+		for k, n := range h.counts {
+			share := 1 / float64(len(h.counts))
+			if shares != nil {
+				share = shares[k]
+			}
+			ratio = max(ratio, float64(n)/float64(h.rows)/share)
+		}
 		if cert.Rows != h.rows || cert.Clusters != len(h.v) || cert.LargestCount != largest || cert.SmallestCount != smallest || cert.EmptyClusters != empty {
 			c.fail("head %d: %d rows, %d clusters of %d to %d rows, %d empty; its certificate says %d, %d, %d to %d, %d", h.number,
 				h.rows, len(h.v), smallest, largest, empty, cert.Rows, cert.Clusters, cert.SmallestCount, cert.LargestCount, cert.EmptyClusters)

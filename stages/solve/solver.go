@@ -61,7 +61,12 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 		Recorder:   &recorder{attempt: a},
 		Checkpoint: &checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json"), every: cmp.Or(s.SaveEvery, 2*time.Second)},
 	}
-	if v.options.Marginals, err = marginals(&spec, s.shards.Heads[head].Clusters); err != nil {
+	if v.options.Marginals, err = Marginals(&spec, s.shards.Heads[head].Clusters); err != nil {
+		return nil, err
+	}
+	memory := int64(spec.Memory) / (sampleMemory + listMemory)
+	v.options.Memory = listMemory * memory
+	if err := v.openSpill(a, spillBytes(a.Run.Job, s.shards.Usable(), s.shards.Heads[head].Clusters)); err != nil {
 		return nil, err
 	}
 	switch v.options.Method {
@@ -70,7 +75,7 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 			return nil, err
 		}
 	case sinkhorn.MethodLists, sinkhorn.MethodLBFGS:
-		if err := s.openIterating(ctx, v, head, a); err != nil {
+		if err := s.openIterating(ctx, v, head, a, sampleMemory*memory); err != nil {
 			return nil, err
 		}
 	}
@@ -81,8 +86,8 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 	return v, nil
 }
 
-// marginals returns the shares that the job wants, nil for equal ones.
-func marginals(spec *pipeline.Solve, clusters int) ([]float64, error) {
+// Marginals returns the shares that the job wants, nil for equal ones.
+func Marginals(spec *pipeline.Solve, clusters int) ([]float64, error) {
 	switch {
 	case len(spec.Marginals) > 0 && len(spec.Marginals) != clusters:
 		return nil, pipeline.BadConfig(fmt.Errorf("solve.marginals has %d shares, the head %d clusters", len(spec.Marginals), clusters))
@@ -94,25 +99,31 @@ func marginals(spec *pipeline.Solve, clusters int) ([]float64, error) {
 	return nil, nil
 }
 
-// openIterating adds what methods lists and lbfgs can use: a start, the sample,
-// memory and a file for lists that exceed it.
-func (s *Stage) openIterating(ctx context.Context, v *solver, head int, a *pipeline.Attempt) (err error) {
+// openSpill makes the file for lists that exceed the memory, of up to so many
+// bytes.
+func (v *solver) openSpill(a *pipeline.Attempt, limit int64) error {
+	if limit == 0 {
+		return nil
+	}
+	file, err := os.Create(filepath.Join(a.Dir, "lists"))
+	if err != nil {
+		return fmt.Errorf("spill file: %w", err)
+	}
+	v.close = append(v.close, func() { _ = file.Close(); _ = os.Remove(file.Name()) }) // scratch
+	v.options.Spill = &spillFile{file, limit}
+	return nil
+}
+
+// openIterating adds what methods lists and lbfgs can start from: potentials,
+// and the sample, of which so many bytes may be held in memory.
+func (s *Stage) openIterating(ctx context.Context, v *solver, head int, a *pipeline.Attempt, memory int64) (err error) {
 	spec, clusters := a.Run.Job.Solve, s.shards.Heads[head].Clusters
 	if spec.Start != "" {
 		if v.options.Start, err = s.start(ctx, a, head); err != nil {
 			return err
 		}
 	}
-	memory := int64(spec.Memory) / (sampleMemory + listMemory)
-	v.options.Memory = listMemory * memory
-	spill, err := os.Create(filepath.Join(a.Dir, "lists"))
-	if err != nil {
-		return fmt.Errorf("spill file: %w", err)
-	}
-	v.close = append(v.close, func() { _ = spill.Close(); _ = os.Remove(spill.Name()) }) // scratch
-	v.options.Spill = &spillFile{spill, spillBytes(a.Run.Job, s.shards.Usable(), clusters)}
-
-	sample, err := OpenSample(ctx, a.Run, s.shards, head, sampleMemory*memory)
+	sample, err := OpenSample(ctx, a.Run, s.shards, head, memory)
 	if errors.Is(err, ErrNoSample) {
 		return nil
 	}
@@ -160,7 +171,7 @@ func (s *Stage) openDevice(ctx context.Context, v *solver, a *pipeline.Attempt) 
 // spillBytes bounds the file that lists go to: what lists may have at most
 // where they pay, and a quarter of the local disk's budget.
 func spillBytes(job *pipeline.Job, rows int64, clusters int) int64 {
-	if m := job.Solve.Method; m != "lists" && m != "lbfgs" {
+	if s := job.Solve; s.Method != "lists" && s.Balance != "exact" {
 		return 0
 	}
 	return min(12*rows+rows*int64(clusters), int64(job.Local.Bytes)/4)

@@ -16,12 +16,13 @@ import (
 // straight from the pages of its shards. It implements [sinkhorn.Source]. Since
 // shards are cut at multiples of the solver's chunk, a chunk lies in one shard.
 //
-// A block is read into the caller's memory by one positional read, with nothing
-// read ahead: that is the kernel's affair. Of 4 GB of shards of 3,000 clusters
-// not in the page cache two readers that did no more than add up the bytes got
-// 1.66 GB/s, and with advice (POSIX_FADV_WILLNEED) for 4 MB to 49 MB ahead, or a
-// goroutine each that read into a second buffer, 1.24 to 1.59 GB/s; with eight
-// times the arithmetic 1.54 against 1.11 to 1.40.
+// A block is read into the caller's memory by one positional read; reading ahead
+// is left to the kernel. Two readers that only added up the bytes of 4 GB of
+// shards of 3,000 clusters, none in the page cache and the kernel reading 8 MiB
+// ahead (read_ahead_kb), got 1.66 GB/s, and 1.34 to 1.59 with advice
+// (POSIX_FADV_WILLNEED) for 4 to 49 MB ahead, and 1.24 with a goroutine each that
+// filled a second buffer. Only where the kernel was told not to read ahead did
+// advice help: 1.51 GB/s after 1.04.
 type Source struct {
 	shards         *shardSet
 	rows           int64

@@ -109,6 +109,11 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 		c := result.Certificate
 		return pipeline.BadConfig(fmt.Errorf("head %d: %w after %d passes (marginal error %.3g): raise solve.max_iterations and run the same command again, which goes on from there, or take a larger solve.tolerance in a new run; no labels are made from it", head, err, result.Passes, c.MarginalL1))
 	}
+	if a.Run.Job.Solve.Balance == "exact" {
+		if err := v.balance(ctx, a, head, result); err != nil {
+			return s.explain(ctx, err)
+		}
+	}
 	outcome := Result{Head: head, Certificate: result.Certificate}
 	if outcome.Stored, err = v.stored(ctx, a.Run.Job, result.V); err != nil {
 		return err
@@ -215,6 +220,9 @@ func (c *checkpoint) Save(ctx context.Context, s sinkhorn.State) error {
 type Solution struct {
 	Result
 	Potentials pipeline.Output
+	// Assignments are the labels by label part, where they are not what the
+	// potentials alone say.
+	Assignments map[int]pipeline.Output
 }
 
 // Solutions reads the commits of a complete solve stage, in order of heads.
@@ -229,10 +237,23 @@ func Solutions(ctx context.Context, run *pipeline.Run, shards *extract.Shards) (
 	}
 	out := make([]Solution, len(commits))
 	for h, c := range commits {
-		if err := json.Unmarshal(c.Result, &out[h].Result); err != nil || len(c.Outputs) != 1 {
+		damaged := json.Unmarshal(c.Result, &out[h].Result) != nil
+		for _, o := range c.Outputs {
+			part := 0
+			if o.Name == PotentialsName(h) {
+				out[h].Potentials = o
+			} else if _, err := fmt.Sscanf(o.Name, assignmentsFormat, new(int), &part); err == nil && o.Name == AssignmentsName(h, part) {
+				if out[h].Assignments == nil {
+					out[h].Assignments = map[int]pipeline.Output{}
+				}
+				out[h].Assignments[part] = o
+			} else {
+				damaged = true
+			}
+		}
+		if damaged || out[h].Potentials.Name == "" {
 			return nil, pipeline.BadData(fmt.Errorf("commit of solve task %s is damaged", c.Task))
 		}
-		out[h].Potentials = c.Outputs[0]
 	}
 	return out, nil
 }

@@ -1,9 +1,11 @@
 """Checks published label sets against independent readers and arithmetic.
 
-Arguments: two folders, each with work/ and labels/ of a run called "reference".
-Both must hold the same labels; the first one is checked against a float64
-NumPy transcription of SeLa's self-labelling step (Asano et al. 2020, section
-3.2; the published implementation's order of operations).
+Argument: a folder with the jobs' folders, each with work/ and labels/ of a run
+called "reference": sinkhorn, lists and exact, twice each, which must hold the
+same labels. The first is checked against a float64 NumPy transcription of
+SeLa's self-labelling step (Asano et al. 2020, section 3.2; the published
+implementation's order of operations), the others against the first and against
+the shares that they promise.
 """
 
 import hashlib
@@ -49,37 +51,86 @@ def block_table(folder):
     return rows, matrix.astype(np.float64)
 
 
-def main():
-    one, two = (pathlib.Path(a) for a in sys.argv[1:3])
-    manifest = json.loads((one / "labels" / RUN / "_manifest.json").read_text())
-    other = json.loads((two / "labels" / RUN / "_manifest.json").read_text())
+def manifest_of(job):
+    return json.loads((job / "labels" / RUN / "_manifest.json").read_text())
 
+
+def label_table(job, head):
+    return pq.read_table(next((job / "labels" / RUN / f"labels/head={head}").glob("*.parquet"))).to_pandas()
+
+
+def certificate_of(job, head):
+    meta = pq.read_metadata(job / "labels" / RUN / f"potentials/head-{head}.parquet").metadata
+    return json.loads(meta[b"certificate"]), json.loads(meta.get(b"stored", b"null"))
+
+
+def check_same(one, two):
+    """The label files of both are the same bytes, and what the manifest says."""
     def content(m):
         return [(f["name"], f["rows"], f["bytes"], f["sha256"]) for f in m["files"] if f["name"].startswith("labels/")]
 
-    assert content(manifest) == content(other), "label files depend on workers or shards"
-    print(f"{len(content(manifest))} label files are byte-identical for other thread, worker and shard numbers")
+    manifest = manifest_of(one)
+    assert content(manifest) == content(manifest_of(two)), "label files depend on workers or shards"
+    print(f"{one.name}: {len(content(manifest))} label files are byte-identical for other thread, worker and shard numbers")
     for f in manifest["files"]:
         data = (one / "labels" / RUN / f["path"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == f["sha256"], f["path"]
 
+
+def check_default(job, reference, head, log_p, lam):
+    """The default method ends at the equal shares that the reference's stop rule comes close to."""
+    certificate, _ = certificate_of(job, head)
+    table = label_table(job, head)
+    v, _ = potentials(job, head)
+    x = lam * log_p + v
+    x -= x.max(axis=1, keepdims=True)
+    share = np.exp(x)
+    share = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+    error = np.abs(share - 1 / len(v)).sum()
+    assert error <= 1.01e-6, error
+    assert (table["label"].to_numpy() == (lam * log_p + v).argmax(axis=1)).all()
+    flips = int((table["label"].to_numpy() != reference["label"].to_numpy()).sum())
+    assert flips <= len(table) // 1000, flips
+    return certificate["passes"], error, flips
+
+
+def check_exact(job, reference, head):
+    """Every cluster has its share of the rows, rounded down or up."""
+    certificate, stored = certificate_of(job, head)
+    table = label_table(job, head)
+    counts = np.bincount(table["label"].to_numpy(), minlength=certificate["clusters"])
+    assert set(counts) <= {len(table) // len(counts), -(-len(table) // len(counts))}, counts
+    exact = certificate["exact_counts"]
+    assert 0 <= exact["gap_nats"] < 1e-3 * abs(exact["cost_nats"]), exact
+    moved = int((table["label"].to_numpy() != reference["label"].to_numpy()).sum())
+    return counts.min(), counts.max(), moved, exact["gap_nats"], stored["label_flips"], stored["rows"]
+
+
+def potentials(job, head):
+    table = pq.read_table(job / "labels" / RUN / f"potentials/head-{head}.parquet")
+    return table["potential"].to_numpy(), table["cluster"].to_numpy()
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    for name in ("sinkhorn", "lists", "exact"):
+        check_same(root / f"{name}-1", root / f"{name}-2")
+    one = root / "sinkhorn-1"
     spec = json.loads((one / "labels" / RUN / "run.json").read_text())["job"]
-    lam, tol = spec["solve"]["lambda"], spec["solve"]["tolerance"]
-    heads, clusters = spec["model"]["heads"], spec["model"]["clusters"]
-    total = 0
+    lam, heads, clusters = spec["solve"]["lambda"], spec["model"]["heads"], spec["model"]["clusters"]
+    total, default, exact = 0, [], []
     for h in range(heads):
         rows, log_p = block_table(one / "work" / RUN / f"logprobs/head-{h}")
         assert (np.diff(rows) > 0).all() and log_p.shape[1] == clusters
         assert np.abs(np.exp(log_p).sum(axis=1) - 1).max() < 1e-5
-        labels, iterations = self_label(log_p, lam, tol)
-        table = pq.read_table(next((one / "labels" / RUN / f"labels/head={h}").glob("*.parquet"))).to_pandas()
+        certificate, _ = certificate_of(one, h)
+        labels, iterations = self_label(log_p, lam, certificate["tol"])
+        table = label_table(one, h)
         assert (table["row"].to_numpy() == rows).all(), f"head {h}: rows"
         assert not table.duplicated(["key", "member"]).any(), f"head {h}: an image twice"
         different = int((table["label"].to_numpy() != labels).sum())
         assert different == 0, f"head {h}: {different} labels differ from the reference"
         assert (table["model_label"].to_numpy() == log_p.argmax(axis=1)).all()
-        meta = pq.read_metadata(one / "labels" / RUN / f"potentials/head-{h}.parquet").metadata
-        certificate = json.loads(meta[b"certificate"])
         assert certificate["iterations"] == iterations, (certificate["iterations"], iterations)
         assert certificate["marginal_l1"] < 1e-2
         counts = np.bincount(labels, minlength=clusters)
@@ -87,6 +138,14 @@ def main():
         total += len(rows)
         print(f"head {h}: {len(rows)} labels equal to NumPy's after {iterations} iterations, "
               f"marginal error {certificate['marginal_l1']:.1e}, cluster sizes {counts.min()} to {counts.max()}")
+        default.append(check_default(root / "lists-1", table, h, log_p, lam))
+        exact.append(check_exact(root / "exact-1", table, h))
+    passes, errors, flips = zip(*default)
+    print(f"lists: {min(passes)} to {max(passes)} passes to a marginal error of at most {max(errors):.1e}, "
+          f"{sum(flips)} of {total} labels are not the reference's")
+    low, high, moved, gaps, stored_flips, stored_rows = zip(*exact)
+    print(f"exact counts from uint16 shards: cluster sizes {min(low)} to {max(high)}, {sum(moved)} of {total} labels are not the "
+          f"reference's, at most {max(gaps):.1e} nats from the optimum; uint16 flips {sum(stored_flips)} of {sum(stored_rows)} sampled labels")
 
     folder = str(one / "labels" / RUN / "labels")
     by_head = duckdb.sql(

@@ -33,10 +33,11 @@
 // The twins are C with intrinsics, AVX-512, AVX2 and NEON from one source
 // (block.h) over three sets of vector operations (ops_*.h), and the best one
 // that the processor runs is in use. They are entered through cgo once per
-// block, not per row: 0.12 µs a call, where a block of 512 KiB takes at least
-// 16 µs (AVX-512, K = 30,000, from the L2 cache; BenchmarkCall,
-// BenchmarkBlock). Assembly would save that half a percent, and cost one text
-// per processor, a register allocation by hand and the checks of a compiler.
+// block, not per row: 0.12 µs a call at best, where a block of 512 KiB takes
+// at least 15 µs (AVX-512, peaked rows, K = 30,000, from the L2 cache;
+// BenchmarkCall, BenchmarkBlock). Assembly would save that one percent, and
+// cost one text per processor, register allocation by hand and the checks of
+// a compiler.
 // With CGO_ENABLED=0, on other processors, or with the build tag portable,
 // the Go code runs alone.
 package kernel
