@@ -50,9 +50,9 @@ bench: onnxruntime ## Measure extract, label, solver, decoders and tables; print
 	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio ./stages/internal/ort
 
 .PHONY: bench-solver
-bench-solver: $(if $(ARGS),,$(BUILD)/solver-venv/.ready) ## Measure the solver and its peers, 30 GB of disk (ARGS=-quick: small sizes, ARGS=-h: all options)
+bench-solver: $(if $(ARGS),,$(BUILD)/solver-venv/.ready) ## Measure the solver and its peers, 90 minutes and 30 GB of disk (ARGS=-quick: small sizes, ARGS=-h: options)
 	@$(GO) build -trimpath -o $(BUILD)/bench-solver ./stages/solve/bench
-	@$(BUILD)/bench-solver $(ARGS)
+	@$(BUILD)/bench-solver -json $(BUILD)/bench-solver.json $(if $(ROUNDS),-rounds $(ROUNDS)) $(ARGS)
 
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU

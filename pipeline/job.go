@@ -82,7 +82,7 @@ type Runtime struct {
 // Extract says how images are cut into tasks.
 type Extract struct {
 	ShardRows int64  `yaml:"shard_rows" json:"shard_rows" doc:"rows per task and log-probability shard: a multiple of 1024"`
-	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; changes about one label in 10,000)"`
+	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; the labels that it changes are counted on the sample)"`
 	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores"`
 	ReadAhead Bytes  `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
 }

@@ -3,6 +3,7 @@ package sinkhorn
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"sela/sinkhorn/internal/kernel"
 )
@@ -84,27 +85,44 @@ type Assignment struct {
 	ModelProb  float64
 }
 
-// AssignBlock labels the rows of a block of clusters len(v) as Assign does,
-// with the model's own choice beside it. dst has at least as many elements as
-// the block has rows. A row that cannot be labelled is a *RowError. AssignBlock
-// allocates nothing else and may run concurrently with distinct dst.
-func AssignBlock(dst []Assignment, b *Block, lambda float64, v []float64) error {
-	if len(b.X) != len(b.Rows)*len(v) || len(dst) < len(b.Rows) {
-		return fmt.Errorf("%w: %d values and room for %d labels, for %d rows of %d clusters", ErrSource, len(b.X), len(dst), len(b.Rows), len(v))
+// Assigner labels blocks under potentials, as Assign does, at the speed of a
+// pass. It is not safe for concurrent use.
+type Assigner struct {
+	clusters int
+	params   *kernel.Params
+	scratch  *kernel.Scratch
+	rows     kernel.Rows
+}
+
+// NewAssigner returns an Assigner for potentials v at λ. It copies v.
+func NewAssigner(lambda float64, v []float64) *Assigner {
+	return &Assigner{clusters: len(v), params: kernel.NewParams(lambda, v), scratch: kernel.NewScratch(len(v))}
+}
+
+// Block labels the rows of a block, with the model's own choice beside the
+// label. dst has at least as many elements as the block has rows. A row that
+// cannot be labelled is a *RowError. Block allocates only where a block has
+// more rows than any before.
+func (a *Assigner) Block(dst []Assignment, b *Block) error {
+	n := len(b.Rows)
+	if len(b.X) != n*a.clusters || len(dst) < n {
+		return fmt.Errorf("%w: %d values and room for %d labels, for %d rows of %d clusters", ErrSource, len(b.X), len(dst), n, a.clusters)
 	}
-	for i, row := range b.Rows {
-		x := b.X[i*len(v) : (i+1)*len(v)]
-		label, prob := Assign(x, lambda, v)
-		if label < 0 {
-			return rowError(row, x)
-		}
+	r := &a.rows
+	r.Max, r.Sum, r.Second = slices.Grow(r.Max[:0], n)[:n], slices.Grow(r.Sum[:0], n)[:n], slices.Grow(r.Second[:0], n)[:n]
+	r.Best = slices.Grow(r.Best[:0], n)[:n]
+	if bad := a.params.Block(a.scratch, r, nil, b.X); bad >= 0 {
+		return rowFault(b, bad)
+	}
+	for i := range n {
+		x := b.X[i*a.clusters : (i+1)*a.clusters]
 		model := 0
 		for k, xk := range x {
 			if xk > x[model] {
 				model = k
 			}
 		}
-		dst[i] = Assignment{label, prob, int32(model), kernel.Exp(float64(x[model]))}
+		dst[i] = Assignment{r.Best[i], 1 / r.Sum[i], int32(model), kernel.Exp(float64(x[model]))}
 	}
 	return nil
 }

@@ -92,38 +92,38 @@ func FuzzAssign(f *testing.F) {
 	})
 }
 
-func TestAssignBlock(t *testing.T) {
+func TestAssigner(t *testing.T) {
 	m := problem(51, 600, 11, 1, 0.5)
 	v := []float64{3, -2, 0, 0, 1, 9, 0, 0, -4, 0, 2}
 	b := &Block{X: m.x}
 	for i := range 600 {
 		b.Rows = append(b.Rows, int64(i)*2)
 	}
-	dst := make([]Assignment, 600)
-	if err := AssignBlock(dst, b, 10, v); err != nil {
+	dst, a := make([]Assignment, 600), NewAssigner(10, v)
+	if err := a.Block(dst, b); err != nil {
 		t.Fatal(err)
 	}
-	for i, a := range dst {
+	for i, got := range dst {
 		x := m.x[i*11 : (i+1)*11]
 		label, prob := Assign(x, 10, v)
 		model := ranked(x, 1, make([]float64, 11))[0].Label
-		if a.Label != label || a.Prob != prob || a.ModelLabel != model || math.Abs(a.ModelProb-math.Exp(float64(x[model]))) > 1e-15 {
-			t.Fatalf("row %d: %+v, want %d, %v, %d", i, a, label, prob, model)
+		if got.Label != label || got.Prob != prob || got.ModelLabel != model || math.Abs(got.ModelProb-math.Exp(float64(x[model]))) > 1e-15 {
+			t.Fatalf("row %d: %+v, want %d, %v, %d", i, got, label, prob, model)
 		}
 	}
 	if n := testing.AllocsPerRun(5, func() {
 		top := [4]Candidate{}
-		AssignBlock(dst, b, 10, v)
+		a.Block(dst, b)
 		TopK(top[:], b.X[:11], 10, v)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	b.X[7*11] = float32(math.NaN())
 	var bad *RowError
-	if err := AssignBlock(dst, b, 10, v); !errors.As(err, &bad) || bad.Row != 14 {
+	if err := a.Block(dst, b); !errors.As(err, &bad) || bad.Row != 14 {
 		t.Errorf("error %v, want row 14", err)
 	}
-	if err := AssignBlock(dst[:5], b, 10, v); !errors.Is(err, ErrSource) {
+	if err := a.Block(dst[:5], b); !errors.Is(err, ErrSource) {
 		t.Errorf("short dst: %v", err)
 	}
 }

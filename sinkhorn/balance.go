@@ -86,11 +86,12 @@ func (e *UnplacedError) Error() string {
 // in a fixed way. Following the entropic optimum to larger λ first leaves fewer
 // rows to move, but takes longer than moving them.
 //
-// Memory: the labels, and 12 bytes for each entry within a nat of the row's
-// best where there are several, about 30 with the graph; more where potentials
-// have to move by more than a nat. Time: three to five readings of the lists,
-// and for each of some tens of rounds one run of Dijkstra's algorithm over the
-// clusters. It runs on the caller's goroutine.
+// Memory: the labels, and for each entry within a nat of its row's best, where
+// a row has several, 12 bytes and up to 32 more in the graph; entries further
+// away join where potentials have to move by more than a nat. Time: three to
+// five readings of the lists, and for each of up to some hundred rounds a run
+// of Dijkstra's algorithm over the clusters. All of it is done by the caller's
+// goroutine.
 //
 // The error is an *UnplacedError where the lists are too short. On
 // cancellation it wraps ctx.Err(). The lists are only read.

@@ -47,7 +47,7 @@ func (b *balancer) report(ctx context.Context, o *BalanceOptions) (*Balanced, er
 }
 
 // slotSlack returns Σ_k n_k·w_k − min(low_k·w_k, high_k·w_k) for the counts
-// n_k and the smallest such sum over the level s of w_k = u_k − s.
+// n_k and w_k = u_k − s, with the level s that divides the slots.
 func (b *balancer) slotSlack(u []float64) (slack float64) {
 	var given, kept []float64
 	for k, count := range b.counts {

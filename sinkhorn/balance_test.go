@@ -442,6 +442,16 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+// TestSlotSlack gives the slots of two clusters to the one that rows want less.
+func TestSlotSlack(t *testing.T) {
+	b := &balancer{low: []int64{1, 1, 4}, high: []int64{2, 2, 4}, counts: []int64{2, 1, 4}}
+	for _, c := range []struct{ first, second, want float64 }{{1, 3, 0}, {2, 2, 0}, {3, 1, 2}} {
+		if got := b.slotSlack([]float64{c.first, c.second, -9}); got != c.want {
+			t.Errorf("potentials %v and %v: %v, want %v", c.first, c.second, got, c.want)
+		}
+	}
+}
+
 func FuzzBalance(f *testing.F) {
 	f.Add(uint64(1), uint8(20), uint8(4), []byte{1, 2, 3})
 	f.Add(uint64(2), uint8(7), uint8(7), []byte{})

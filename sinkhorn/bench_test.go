@@ -65,14 +65,14 @@ func BenchmarkSolve(b *testing.B) {
 	}
 }
 
-// BenchmarkAssignBlock measures labelling, one goroutine.
-func BenchmarkAssignBlock(b *testing.B) {
+// BenchmarkAssigner measures labelling, one goroutine.
+func BenchmarkAssigner(b *testing.B) {
 	m := problem(3, ChunkRows, 128, 1, 0)
 	var block Block
 	m.chunk(0, &block)
-	v, dst := make([]float64, 128), make([]Assignment, ChunkRows)
+	assigner, dst := NewAssigner(25, make([]float64, 128)), make([]Assignment, ChunkRows)
 	for b.Loop() {
-		if err := AssignBlock(dst, &block, 25, v); err != nil {
+		if err := assigner.Block(dst, &block); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -80,15 +80,17 @@ type Certificate struct {
 	UseEntropy float64 `json:"use_entropy_nats"`
 
 	// MinMargin is the smallest difference between a row's best and
-	// second-best score; nil where it is infinite (K = 1, or one cluster possible in every
-	// row). TiedRows is the number of rows where it is 0.
+	// second-best score, where Proof is a bound at least so much; nil where it
+	// is above 60 nats in every row. TiedRows is the number of rows where it is
+	// 0.
 	MinMargin *float64 `json:"min_margin_nats,omitempty"`
 	TiedRows  int64    `json:"tied_rows"`
 
-	// StarvedClusters is the number of clusters whose mean of p^λ over the
-	// rows is below the smallest normal float64 (2.2e-308), where arithmetic
-	// on p^λ itself breaks down. They have been solved in log domain.
-	StarvedClusters int `json:"starved_clusters"`
+	// StarvedClusters is, for MethodSinkhorn, the number of clusters whose
+	// mean of p^λ over the rows is below the smallest normal float64
+	// (2.2e-308), where arithmetic on p^λ itself breaks down. They have been
+	// solved in log domain.
+	StarvedClusters int `json:"starved_clusters,omitempty"`
 
 	// Exactly is there where labels were given exact counts.
 	Exactly *Exactly `json:"exact_counts,omitempty"`

@@ -95,10 +95,10 @@ func TestRefusedOptions(t *testing.T) {
 // TestCallersSlices solves from slices of the caller's, and changes none.
 func TestCallersSlices(t *testing.T) {
 	m := lower(problem(35, 2000, 20, 2, 0.5), -300, 3)
-	best := solve(t, m, Options{Tol: 1e-3}).V
+	best := solve(t, m, Options{Tol: 1e-7}).V
 	for _, method := range semidualMethods {
 		for _, sampled := range []bool{false, true} {
-			o := Options{Method: method, Start: append([]float64(nil), best...), Marginals: evenShares(20)}
+			o := Options{Method: method, Tol: 1e-3, Start: append([]float64(nil), best...), Marginals: evenShares(20)}
 			if sampled {
 				o.Sample = split(m, 900)
 			}

@@ -21,9 +21,10 @@ func (c *ListChunk) empty() {
 	c.Rows, c.End, c.Cluster, c.X = c.Rows[:0], c.End[:0], c.Cluster[:0], c.X[:0]
 }
 
-// bytes returns the memory of the chunk's contents.
+// bytes returns the memory of the chunk's contents, and of the shares that a
+// solve keeps beside them.
 func (c *ListChunk) bytes() int64 {
-	return 12*int64(len(c.Rows)) + 8*int64(len(c.X))
+	return 12*int64(len(c.Rows)) + 12*int64(len(c.X))
 }
 
 // Spill is a file that lists go to when memory is full. Whoever gives it to

@@ -159,14 +159,14 @@ func solveTextbook(m *memory, lambda, tol float64, b []float64) textbook {
 	return t
 }
 
-// labels returns AssignBlock's labels for all rows.
+// labels returns an Assigner's labels for all rows.
 func labels(m *memory, lambda float64, v []float64) []int32 {
 	all := make([]int32, 0, m.len())
 	var block Block
-	assigned := make([]Assignment, ChunkRows)
+	assigned, assigner := make([]Assignment, ChunkRows), NewAssigner(lambda, v)
 	for i := range m.Chunks() {
 		m.chunk(i, &block)
-		if err := AssignBlock(assigned, &block, lambda, v); err != nil {
+		if err := assigner.Block(assigned, &block); err != nil {
 			panic(err)
 		}
 		for _, a := range assigned[:len(block.Rows)] {

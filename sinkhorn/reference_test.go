@@ -127,7 +127,7 @@ func TestReference(t *testing.T) {
 			}
 			for k := range counts {
 				if counts[k] != res.Counts[k] {
-					t.Fatalf("cluster %d: the pass counted %d rows, AssignBlock gave it %d", k, res.Counts[k], counts[k])
+					t.Fatalf("cluster %d: the pass counted %d rows, the Assigner gave it %d", k, res.Counts[k], counts[k])
 				}
 			}
 		})

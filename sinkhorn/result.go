@@ -52,8 +52,9 @@ func (s *Status) UnmarshalText(text []byte) error {
 // Result is the outcome of a solve. Check Status.Err before publishing labels
 // made from it.
 type Result struct {
-	// V holds the K potentials in nats. Their scale is that of the
-	// reference's log r: x_ik + V_k − lse_i is the log of the share.
+	// V holds the K potentials in nats. Of MethodSinkhorn their scale is that
+	// of the reference's log r: x_ik + V_k − lse_i is the log of the share. Of
+	// the other methods they are potentials up to a common constant.
 	V []float64
 
 	Status      Status

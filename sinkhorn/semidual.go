@@ -87,8 +87,10 @@ func begin(ctx context.Context, ev Evaluator, o *Options) (*state, error) {
 	s.V, s.Share, s.SamplePasses = start.v, start.share, start.passes
 	s.Unjudged = !start.cold && start.share == nil
 	switch {
-	case start.flat && o.Method == MethodLists:
+	case start.flat && o.Method == MethodLists && start.rows >= correctRows*int64(clusters):
 		s.Phase = phaseSample
+	case start.flat:
+		s.Phase = phaseLBFGS
 	case start.cold && s.Phase == phaseLists:
 		s.Phase, s.Approach = phaseLBFGS, true
 	}

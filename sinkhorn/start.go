@@ -39,6 +39,7 @@ type start struct {
 	flat   bool      // the rows are too flat for lists
 	cold   bool      // v is zero for lack of anything better
 	passes int       // over the sample
+	rows   int64     // of the part of the sample that was solved
 }
 
 // enough tells whether there are rows enough for so many clusters.
@@ -94,6 +95,7 @@ func findStart(ctx context.Context, b []float64, o *Options) (*start, error) {
 	if found.f < best.f {
 		best = found
 	}
+	st.rows, _ = o.Sample.Solve.Dims()
 	st.v, st.share, st.passes = slices.Clone(best.v), best.share, solve.passes+judge.passes
 	return st, nil
 }

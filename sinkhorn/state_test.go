@@ -87,7 +87,7 @@ func TestRefusedStates(t *testing.T) {
 		{"empty", State{}, Options{Method: MethodSinkhorn}, "remove it"},
 		{"changed", replace(`"passes":4`, `"passes":5`), Options{Method: MethodSinkhorn}, "checksum"},
 		{"format", replace(stateFormat, "something"), Options{Method: MethodSinkhorn}, "format"},
-		{"version", replace(`"version":2`, `"version":2`), Options{Method: MethodSinkhorn}, "version 2"},
+		{"version", replace(`"version":2`, `"version":3`), Options{Method: MethodSinkhorn}, "version 3"},
 		{"lambda", s, Options{Method: MethodSinkhorn, Lambda: 10}, "lambda 25"},
 		{"tol", s, Options{Method: MethodSinkhorn, Tol: 1}, "tol 0.1"},
 		{"clusters", s, Options{Method: MethodSinkhorn, Marginals: []float64{0.5, 0.5}}, "2 marginals"},

@@ -22,6 +22,7 @@ type labeller struct {
 	balanced *balanced // nil where the potentials decide
 	lambda   float64
 	v        []float64
+	assigner *sinkhorn.Assigner
 
 	// The chunk under way: its rows, their labels and, where wanted, the
 	// candidates of all rows with the end of each row's; and the index of the
@@ -120,7 +121,7 @@ func (l *labeller) load(ctx context.Context, chunk int) error {
 // assign labels a block of the chunk.
 func (l *labeller) assign(b *sinkhorn.Block) error {
 	assignments := l.assignments[len(l.rows):]
-	if err := sinkhorn.AssignBlock(assignments, b, l.lambda, l.v); err != nil {
+	if err := l.assigner.Block(assignments, b); err != nil {
 		return pipeline.BadData(err)
 	}
 	if l.balanced != nil {

@@ -179,6 +179,7 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head, part int)
 		return nil, pipeline.BadData(fmt.Errorf("%s: %w", file.Name, err))
 	}
 	l := &labeller{listing: s.shards.Listing, lambda: solution.Certificate.Lambda, v: v,
+		assigner:    sinkhorn.NewAssigner(solution.Certificate.Lambda, v),
 		assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows), top: make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))}
 	if l.balanced, err = openBalanced(ctx, run, solution, part); err != nil {
 		return nil, err

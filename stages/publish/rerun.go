@@ -163,7 +163,7 @@ func (v *verifier) assign(dst []sinkhorn.Assignment, head int, row int64, x []fl
 		}
 	}
 	block := sinkhorn.Block{Rows: []int64{row}, X: x}
-	if err := sinkhorn.AssignBlock(dst, &block, job.Solve.Lambda, potentials); err != nil {
+	if err := sinkhorn.NewAssigner(job.Solve.Lambda, potentials).Block(dst, &block); err != nil {
 		return err
 	}
 	if v.heads[head].certificate.Exactly != nil && said >= 0 && int(said) < len(x) {

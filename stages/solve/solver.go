@@ -131,7 +131,11 @@ func (s *Stage) openIterating(ctx context.Context, v *solver, head int, a *pipel
 		return err
 	}
 	v.close = append(v.close, sample.Close)
-	parts := int(min(3, max(2, sample.Rows()/int64(sampleRows*clusters))))
+	// Halves where memory holds one, else the least that is enough.
+	parts := 2
+	if 2*int64(clusters)*sample.Rows() > memory {
+		parts = int(min(3, max(2, sample.Rows()/int64(sampleRows*clusters))))
+	}
 	var solve, judge sinkhorn.Source
 	for i, part := range []*sinkhorn.Source{&solve, &judge} {
 		*part, err = sample.Part(ctx, i, parts)

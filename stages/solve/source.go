@@ -19,10 +19,10 @@ import (
 // A block is read into the caller's memory by one positional read; reading ahead
 // is left to the kernel. Two readers that only added up the bytes of 4 GB of
 // shards of 3,000 clusters, none in the page cache and the kernel reading 8 MiB
-// ahead (read_ahead_kb), got 1.66 GB/s, and 1.34 to 1.59 with advice
-// (POSIX_FADV_WILLNEED) for 4 to 49 MB ahead, and 1.24 with a goroutine each that
-// filled a second buffer. Only where the kernel was told not to read ahead did
-// advice help: 1.51 GB/s after 1.04.
+// ahead (read_ahead_kb), got 1.88 and 1.66 GB/s on two occasions; with advice
+// (POSIX_FADV_WILLNEED) for 4 to 98 MB ahead 1.71 and 1.59 at best, and with a
+// goroutine each that filled a second buffer 1.87 and 1.24. Only where the kernel
+// was told not to read ahead did advice help: 1.51 GB/s after 1.04.
 type Source struct {
 	shards         *shardSet
 	rows           int64

@@ -20,7 +20,7 @@ func (b *bench) growth(ctx context.Context) error {
 		title string
 		sizes []size
 	}{
-		{"Growth with the number of rows N", []size{{100_000, 1000}, {200_000, 1000}, {400_000, 1000}, {800_000, 1000}, {1_600_000, 1000}}},
+		{"Growth with the number of rows N", []size{{50_000, 1000}, {100_000, 1000}, {200_000, 1000}, {400_000, 1000}, {800_000, 1000}}},
 		{"Growth with the number of clusters K", []size{{200_000, 250}, {200_000, 500}, {200_000, 1000}, {200_000, 2000}, {200_000, 4000}}},
 	}
 	if b.quick {

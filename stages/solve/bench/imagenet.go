@@ -31,12 +31,13 @@ func (b *bench) imagenet(ctx context.Context) (err error) {
 	t.note("Each row but ‘again’ is a process of its own, from its start to the certified potentials, and checks the sha256 of every shard it opens. ‘again’ solves once more in the process of the row above, which has done that; its peak RSS includes balancing.")
 	parts.note("lists: the solve on lists, and the certificate where a bound proves it. CPU seconds are those of all threads.")
 	t.note("disk: the same files read by pread in pieces of 1 MiB by as many workers, just before; cold means dropped from the page cache, and looked up with mincore.")
+	var failed []error
 	for _, d := range sets {
 		if err := b.imagenetForm(ctx, t, exact, parts, d, sets); err != nil {
-			return fmt.Errorf("%s: %w", d.Form, err)
+			failed = append(failed, fmt.Errorf("%s: %w", d.Form, err))
 		}
 	}
-	return errors.Join(b.report(t), b.report(exact), b.report(parts))
+	return errors.Join(append(failed, b.report(t), b.report(exact), b.report(parts))...)
 }
 
 // imagenetForm adds a form's rows. all are the datasets on disk: those not in

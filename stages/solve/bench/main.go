@@ -5,9 +5,10 @@
 // other solvers on the same matrix, and growth with the number of rows and of
 // clusters. It prints Markdown tables, and progress on standard error.
 //
-//	make bench-solver                        everything: an hour or two, 30 GB of disk
-//	make bench-solver ARGS='-only pass'      one section
-//	make bench-solver ARGS=-quick            small sizes, two minutes: not for quoting
+//	make bench-solver                    everything: 90 minutes, 30 GB of disk
+//	make bench-solver ROUNDS=dir         also the files of tests/rounds.py there
+//	make bench-solver ARGS='-only pass'  one section
+//	make bench-solver ARGS=-quick        small sizes, two minutes: not for quoting
 //
 // Ratios are within one run on one machine. Matrices are written as a run's
 // shards and read by the solve stage's own source, which checks each shard's

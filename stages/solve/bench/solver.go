@@ -50,24 +50,31 @@ func openProblem(ctx context.Context, d *dataset) (_ *problem, err error) {
 	}
 	p.close = func() { p.source.Close(); closeRun() }
 	sample, err := solve.OpenSample(ctx, run, shards, 0, sampleMemory)
+	if err == nil {
+		p.close = func() { sample.Close(); p.source.Close(); closeRun() }
+		p.sample, err = sampleParts(ctx, sample, d.Clusters)
+	}
 	if errors.Is(err, solve.ErrNoSample) {
-		p.opened = now().since(openStep, start)
-		return p, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	p.close = func() { sample.Close(); p.source.Close(); closeRun() }
-	parts := 2
-	if sample.Rows() >= 50*int64(d.Clusters) {
-		parts = 3
-	}
-	p.sample = new(sinkhorn.Sample)
-	if p.sample.Solve, err = sample.Part(ctx, 0, parts); err == nil {
-		p.sample.Judge, err = sample.Part(ctx, 1, parts)
+		err = nil
 	}
 	p.opened = now().since(openStep, start)
 	return p, err
+}
+
+func sampleParts(ctx context.Context, sample *solve.Sample, clusters int) (*sinkhorn.Sample, error) {
+	parts := 2
+	if sample.Rows() >= 50*int64(clusters) {
+		parts = 3
+	}
+	first, err := sample.Part(ctx, 0, parts)
+	if err != nil {
+		return nil, err
+	}
+	second, err := sample.Part(ctx, 1, parts)
+	if err != nil {
+		return nil, err
+	}
+	return &sinkhorn.Sample{Solve: first, Judge: second}, nil
 }
 
 // request is a solve to be measured.
@@ -77,11 +84,10 @@ type request struct {
 	Workers  int     `json:"workers"`
 	Cap      float64 `json:"cap"`      // seconds after which it is given up; 0 is never
 	Repeat   int     `json:"repeat"`   // solves, one after the other; only the first pays for checking the shards
-	Start    string  `json:"start"`    // .npy with potentials of an earlier round
+	Start    string  `json:"start"`    // file with potentials of an earlier round, as Keep writes it
 	Sampled  bool    `json:"sampled"`  // give it the sample
 	Keep     string  `json:"keep"`     // where to put the potentials found
 	Balanced bool    `json:"balanced"` // then label rows such that clusters hold equally many
-	Lambda   float64 `json:"lambda"`   // 0 is the default
 }
 
 // step is a part of a solve and the time it took.
@@ -194,7 +200,7 @@ func (r *request) solve(ctx context.Context, p *problem) (*outcome, error) {
 	}
 	defer os.Remove(spill.Name())
 	defer spill.Close()
-	o := sinkhorn.Options{Method: sinkhorn.Method(r.Method), Lambda: r.Lambda, Workers: r.Workers, Memory: listMemory, Spill: spill}
+	o := sinkhorn.Options{Method: sinkhorn.Method(r.Method), Workers: r.Workers, Memory: listMemory, Spill: spill}
 	if o.Method == sinkhorn.MethodSinkhorn {
 		o.Tol = 1e-300 // the watch has the say
 	} else {

@@ -213,7 +213,7 @@ func (e *Evaluator) rowFault(ctx context.Context, index int64, lambda float64, v
 	for i, seen := 0, int64(0); i < e.src.Chunks() && fault == nil && seen <= index; i++ {
 		err := e.src.ReadChunk(ctx, i, &buf, func(b *sinkhorn.Block) error {
 			if seen += int64(len(b.Rows)); seen > index {
-				fault = sinkhorn.AssignBlock(dst, b, lambda, v)
+				fault = sinkhorn.NewAssigner(lambda, v).Block(dst, b)
 			}
 			return fault
 		})
