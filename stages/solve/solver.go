@@ -134,7 +134,8 @@ func (s *Stage) openIterating(ctx context.Context, v *solver, head int, a *pipel
 	// Halves where memory holds one, else the least that is enough.
 	parts := 2
 	if 2*int64(clusters)*sample.Rows() > memory {
-		parts = int(min(3, max(2, sample.Rows()/int64(sampleRows*clusters))))
+		share := int64(sampleRows * clusters)
+		parts = int(min(3, max(2, (sample.Rows()+share/2)/share)))
 	}
 	var solve, judge sinkhorn.Source
 	for i, part := range []*sinkhorn.Source{&solve, &judge} {
