@@ -21,6 +21,10 @@ type CPU struct {
 	window   []*partial
 }
 
+// Kernels names the vector kernels that passes use on this processor: avx512,
+// avx2, neon or portable. Results have the same bits with any of them.
+func Kernels() string { return kernel.Twin() }
+
 // NewCPU returns an evaluator over src that uses the given number of
 // goroutines, at least one.
 func NewCPU(src Source, workers int) *CPU {

@@ -25,11 +25,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"sela/sinkhorn"
 )
 
 // config is what the flags say.
@@ -176,31 +177,12 @@ func (b *bench) header() error {
 	t.add("time", time.Now().UTC().Format(time.DateTime)+" UTC")
 	t.add("Go", runtime.Version()+" "+runtime.GOOS+"/"+runtime.GOARCH)
 	t.add("processor", fmt.Sprintf("%s, %d cores", processor(), runtime.NumCPU()))
-	t.add("kernels", kernels())
+	t.add("kernels", sinkhorn.Kernels())
 	t.add("workers", b.workers)
 	t.add("memory", memory())
 	t.add("load before", load())
 	t.note("GB are 10⁹ bytes, seconds are wall seconds. Where a measurement was repeated the best of %d counts.", b.repeat)
 	return b.report(t)
-}
-
-// kernels says what decides which of the solver's kernels is in use.
-func kernels() string {
-	s := "pure Go"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, setting := range info.Settings {
-			if setting.Key == "CGO_ENABLED" && setting.Value == "1" {
-				s = "with C"
-			}
-		}
-	}
-	flags := strings.Fields(procLine("/proc/cpuinfo", "flags"))
-	for _, f := range []string{"avx2", "avx512f"} {
-		if slices.Contains(flags, f) {
-			s += ", " + f
-		}
-	}
-	return s
 }
 
 func processor() string { return procLine("/proc/cpuinfo", "model name") }

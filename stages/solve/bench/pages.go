@@ -168,20 +168,4 @@ func pread(ctx context.Context, paths []string, size int, workers int) (reading,
 // readSizes are those of which the baseline takes the fastest.
 var readSizes = []int{256 << 10, 512 << 10, 1 << 20, 4 << 20, 16 << 20}
 
-// fastestPread returns the best of several readings and its size.
-func fastestPread(ctx context.Context, paths []string, workers, repeat int) (best reading, size int, err error) {
-	for range repeat {
-		for _, s := range readSizes {
-			r, err := pread(ctx, paths, s, workers)
-			if err != nil {
-				return best, size, err
-			}
-			if best.took == 0 || r.took < best.took {
-				best, size = r, s
-			}
-		}
-	}
-	return best, size, nil
-}
-
 func sizeName(size int) string { return pipeline.Bytes(size).String() }
