@@ -152,7 +152,7 @@ func (d *doctor) providers(job *pipeline.Job) {
 		switch {
 		case p.Err == nil:
 			d.ok(name, "available")
-		case slices.Contains(job.Runtime.Providers, p.Name):
+		case slices.Contains(job.Runtime.Providers, p.Name), job.Solve.Device == p.Name:
 			d.fail(name, pipeline.BadConfig(p.Err))
 		default:
 			d.say(name, "none", p.Err.Error())

@@ -92,6 +92,7 @@ func TestDoctorOfBadJobs(t *testing.T) {
 		{"model: {path: " + network + ", heads: 3}", "model run", 78, "model.heads"},
 		{"model: {path: " + network + ", clusters: 9}", "model run", 78, "model.clusters"},
 		{"runtime: {providers: [cuda, cpu]}", "provider cuda", 78, "cuda"},
+		{"solve: {device: cuda}", "provider cuda", 78, "cuda"},
 		{"runtime: {library: none.so}", "onnxruntime", 78, "none.so"},
 		{"local: {dir: job.yaml}", "scratch", 78, "local.dir"},
 		{"train: {type: command, command: [no-such-program]}", "train", 78, "no-such-program"},

@@ -152,7 +152,18 @@ func (s *session) openClassifier(ctx context.Context) (*extract.Classifier, erro
 		return nil, pipeline.BadConfig(fmt.Errorf("local.dir: %w", err))
 	}
 	s.release = release
-	return extract.Open(ctx, rt, s.job, s.design, dir)
+	classifier, err := extract.Open(ctx, rt, s.job, s.design, dir)
+	if err != nil {
+		return nil, err
+	}
+	clusters := make([]int, len(classifier.Heads))
+	for h, head := range classifier.Heads {
+		clusters[h] = head.Clusters
+	}
+	if err := solve.Check(s.job, clusters, rt); err != nil {
+		return nil, errors.Join(err, classifier.Close())
+	}
+	return classifier, nil
 }
 
 // openRun opens the session's run.

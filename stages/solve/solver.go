@@ -80,10 +80,29 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 		}
 	}
 	v.evaluator = sinkhorn.NewCPU(v.source, v.options.Workers)
-	if spec.Device == "cuda" {
+	if spec.Device == ort.CUDA {
 		return v, s.openDevice(ctx, v, a)
 	}
 	return v, nil
+}
+
+// Check finds what a solve of heads with so many clusters would refuse, so that
+// a wrong job fails before the images are read. Errors are of class Config.
+func Check(job *pipeline.Job, clusters []int, rt *ort.Runtime) error {
+	for h, k := range clusters {
+		if _, err := Marginals(&job.Solve, k); err != nil {
+			return fmt.Errorf("head %d: %w", h, err)
+		}
+	}
+	if job.Solve.Device != ort.CUDA {
+		return nil
+	}
+	for _, p := range rt.Providers() {
+		if p.Name == ort.CUDA && p.Err != nil {
+			return pipeline.BadConfig(fmt.Errorf("solve.device: %w", p.Err))
+		}
+	}
+	return nil
 }
 
 // Marginals returns the shares that the job wants, nil for equal ones.
