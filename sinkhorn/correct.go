@@ -32,13 +32,11 @@ func (s *state) correct(ctx context.Context, ev Evaluator, o *Options) (*Result,
 	if err != nil {
 		return nil, err
 	}
-	l1, _, _ := marginalErrors(s.Marginals, r)
-	switch {
-	case l1 <= o.Tol:
-		return s.result(o, Converged, r, proof{by: ProofPass}), nil
-	case s.Passes >= o.MaxIterations:
-		return s.result(o, IterationLimit, r, proof{by: ProofPass}), nil
-	case s.LastL1 > 0 && l1 > correctStall*s.LastL1:
+	l1, end := s.ended(o, r)
+	if end != nil {
+		return end, nil
+	}
+	if s.LastL1 > 0 && l1 > correctStall*s.LastL1 {
 		s.Phase, s.Previous = phaseLBFGS, nil
 		return nil, nil
 	}

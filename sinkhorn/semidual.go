@@ -126,12 +126,9 @@ func (s *state) lists(ctx context.Context, ev Evaluator, o *Options) (*Result, e
 	if err != nil {
 		return nil, err
 	}
-	l1, _, _ := marginalErrors(s.Marginals, r)
-	switch {
-	case l1 <= o.Tol:
-		return s.result(o, Converged, r, proof{by: ProofPass}), nil
-	case s.Passes >= o.MaxIterations:
-		return s.result(o, IterationLimit, r, proof{by: ProofPass}), nil
+	l1, end := s.ended(o, r)
+	if end != nil {
+		return end, nil
 	}
 	if s.dropStart(l1) {
 		return nil, nil
@@ -177,6 +174,20 @@ func (s *state) lists(ctx context.Context, ev Evaluator, o *Options) (*Result, e
 	}
 	s.Previous, s.V = s.V, v
 	return nil, nil
+}
+
+// ended returns the L1 error that a full pass at s.V found, and the result where
+// that pass is the last: because the error is small enough, or because no more
+// are allowed.
+func (s *state) ended(o *Options, r *PassResult) (l1 float64, end *Result) {
+	l1, _, _ = marginalErrors(s.Marginals, r)
+	switch {
+	case l1 <= o.Tol:
+		end = s.result(o, Converged, r, proof{by: ProofPass})
+	case s.Passes >= o.MaxIterations:
+		end = s.result(o, IterationLimit, r, proof{by: ProofPass})
+	}
+	return l1, end
 }
 
 // dropStart goes back to zero when the first full pass shows given potentials
@@ -233,13 +244,11 @@ func (s *state) lbfgs(ctx context.Context, ev Evaluator, o *Options) (*Result, e
 		if err != nil {
 			return nil, err
 		}
-		l1, _, _ := marginalErrors(s.Marginals, r)
-		if l1 <= o.Tol || s.Passes >= o.MaxIterations {
-			s.V, s.Previous = v, previous
-			if l1 <= o.Tol {
-				return s.result(o, Converged, r, proof{by: ProofPass}), nil
-			}
-			return s.result(o, IterationLimit, r, proof{by: ProofPass}), nil
+		at := *s
+		at.V, at.Previous = v, previous
+		l1, end := at.ended(o, r)
+		if end != nil {
+			return end, nil
 		}
 		if first {
 			if s.dropStart(l1) {
@@ -300,17 +309,12 @@ func (s *state) lift(logMass []float64) bool {
 // scale makes the passes of alternating scaling from where s is, until the
 // shares are the wanted ones.
 func (s *state) scale(ctx context.Context, ev Evaluator, o *Options) (*Result, error) {
-	last := s.Passes+1 >= o.MaxIterations
 	r, err := s.pass(ctx, ev, o, Request{Lambda: o.Lambda, V: s.V, Previous: s.Previous, Certify: true, LogMass: true})
 	if err != nil {
 		return nil, err
 	}
-	l1, _, _ := marginalErrors(s.Marginals, r)
-	switch {
-	case l1 <= o.Tol:
-		return s.result(o, Converged, r, proof{by: ProofPass}), nil
-	case last:
-		return s.result(o, IterationLimit, r, proof{by: ProofPass}), nil
+	if _, end := s.ended(o, r); end != nil {
+		return end, nil
 	}
 	s.Previous = append([]float64(nil), s.V...)
 	return nil, s.update(r.LogMass)
