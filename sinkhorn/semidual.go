@@ -149,7 +149,6 @@ func (s *state) lists(ctx context.Context, ev Evaluator, o *Options) (*Result, e
 		return nil, err
 	}
 	s.ListSteps += out.steps
-	s.ListProducts += out.products
 	if bound, gap := droppedBound(s.V, v, margin, r.Dropped); gap > 0 && out.l1+2*bound <= o.Tol {
 		certified, err := p.certify(ctx, v, s.V, r.MaxRange)
 		if err != nil {

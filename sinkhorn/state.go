@@ -54,7 +54,6 @@ type state struct {
 	Lifts        int       `json:"lifts,omitempty"`
 	SamplePasses int       `json:"sample_passes,omitempty"`
 	ListSteps    int       `json:"list_steps,omitempty"`
-	ListProducts int       `json:"list_products,omitempty"`
 	Approach     bool      `json:"approach,omitempty"` // L-BFGS only leads to where lists pay
 	Unjudged     bool      `json:"unjudged,omitempty"` // V is Options.Start, of which nothing is known yet
 	Journal      []journal `json:"journal,omitempty"`  // of L-BFGS, whose start V is not replaced meanwhile

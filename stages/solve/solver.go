@@ -42,6 +42,10 @@ const (
 // sample is to have.
 const sampleRows = 20
 
+// halfSample is the size in bytes up to which half of the sample is solved;
+// of a larger one as little as is enough.
+const halfSample = 512 << 20
+
 // open prepares the solve of a head.
 func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) (_ *solver, err error) {
 	head, spec := t.Index, a.Run.Job.Solve
@@ -150,9 +154,9 @@ func (s *Stage) openIterating(ctx context.Context, v *solver, head int, a *pipel
 		return err
 	}
 	v.close = append(v.close, sample.Close)
-	// Halves where memory holds one, else the least that is enough.
+	// Not a matter of solve.memory, which may change nothing about the labels.
 	parts := 2
-	if 2*int64(clusters)*sample.Rows() > memory {
+	if 2*int64(clusters)*sample.Rows() > halfSample {
 		share := int64(sampleRows * clusters)
 		parts = int(min(3, max(2, (sample.Rows()+share/2)/share)))
 	}

@@ -169,6 +169,10 @@ func (s *Stage) explain(ctx context.Context, err error) error {
 		return pipeline.BadData(err)
 	case errors.Is(err, sinkhorn.ErrTooFewRows):
 		return pipeline.BadData(fmt.Errorf("%w (%d images, %d rejected): a balanced labelling needs at least one image per cluster", err, s.shards.Usable(), s.shards.Rejected))
+	case errors.Is(err, sinkhorn.ErrListsFull):
+		return pipeline.BadConfig(fmt.Errorf("%w: raise local.bytes or solve.memory", err))
+	case errors.As(err, new(*sinkhorn.UnplacedError)):
+		return pipeline.BadData(fmt.Errorf("%w: too many images are alike for solve.balance: exact; take balance: none or fewer clusters in a new run", err))
 	case errors.Is(err, sinkhorn.ErrOptions), errors.Is(err, sinkhorn.ErrState):
 		return pipeline.BadConfig(err)
 	}
