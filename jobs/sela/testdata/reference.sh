@@ -2,7 +2,7 @@
 # Labels CIFAR-10's test images with an untrained network of 10 heads × 128
 # clusters: as the reference does, with the default method, and with exact
 # counts from compact shards. Verifies the published sets, makes them again with
-# other worker and shard numbers, and has NumPy, pyarrow, pandas and DuckDB check
+# other worker and shard numbers and little memory, and has NumPy, pyarrow, pandas and DuckDB check
 # all of it.
 set -euo pipefail
 build=$(realpath "$1") shared=$2
@@ -35,9 +35,9 @@ YAML
 job sinkhorn-1 1 1 8192 "" ", method: sinkhorn"
 job sinkhorn-2 2 3 2048 "" ", method: sinkhorn"
 job lists-1 1 1 8192 "" ""
-job lists-2 2 3 2048 "" ""
+job lists-2 2 3 2048 "" ", memory: 1MiB"
 job exact-1 1 1 8192 ", stored: uint16" ", balance: exact"
-job exact-2 2 3 2048 ", stored: uint16" ", balance: exact"
+job exact-2 2 3 2048 ", stored: uint16" ", balance: exact, memory: 1MiB"
 for name in {sinkhorn,lists,exact}-{1,2}; do
 	"$build/sela" run "$name.yaml" --run-id reference
 	"$build/sela" verify "$name.yaml"
