@@ -59,14 +59,18 @@ type Model struct {
 
 // Preprocess says how an encoded image becomes the model's input.
 type Preprocess struct {
-	Resize    Size       `yaml:"resize" json:"resize" doc:"pixels: one number for the shorter side, [height, width], or 0 to leave as is"`
-	Crop      Size       `yaml:"crop" json:"crop" doc:"pixels: centre crop, one number or [height, width]; 0 = none"`
-	Filter    string     `yaml:"filter" json:"filter" doc:"resampling as Pillow's: bilinear, bicubic, box, lanczos, nearest"`
-	Mean      [3]float64 `yaml:"mean" json:"mean" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
-	Std       [3]float64 `yaml:"std" json:"std" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
-	Layout    string     `yaml:"layout" json:"layout" doc:"nchw, nhwc, or auto (where the model's input has its 3)"`
-	MaxPixels int64      `yaml:"max_pixels" json:"max_pixels" doc:"pixels: a larger image is quarantined before it is decoded"`
-	MaxBytes  Bytes      `yaml:"max_bytes" json:"max_bytes" doc:"bytes: a larger encoded image is quarantined before it is read"`
+	Resize      Size       `yaml:"resize" json:"resize" doc:"pixels: one number for the shorter side, [height, width], or 0 to leave as is"`
+	Crop        Size       `yaml:"crop" json:"crop" doc:"pixels: centre crop, one number or [height, width]; 0 = none"`
+	Filter      string     `yaml:"filter" json:"filter" doc:"resampling as Pillow's: bilinear, bicubic, box, lanczos, nearest"`
+	Order       string     `yaml:"order" json:"order" doc:"of a resize's two passes: horizontal-first (Pillow before 13) or pillow-13 (rows first where many more rows than columns go)"`
+	Decode      string     `yaml:"decode" json:"decode" doc:"exact (Pillow's pixels), or scaled: large JPEGs are decoded at a fraction of their size, faster and slightly different (needs libjpeg-turbo)"`
+	Orientation string     `yaml:"orientation" json:"orientation" doc:"ignore (as torchvision's loaders do), or exif: turn images as their EXIF orientation says"`
+	Normalise   string     `yaml:"normalise" json:"normalise" doc:"where mean and std are applied: host, or device (images go to the runtime as bytes, a quarter of the size; same results)"`
+	Mean        [3]float64 `yaml:"mean" json:"mean" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
+	Std         [3]float64 `yaml:"std" json:"std" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
+	Layout      string     `yaml:"layout" json:"layout" doc:"nchw, nhwc, or auto (where the model's input has its 3)"`
+	MaxPixels   int64      `yaml:"max_pixels" json:"max_pixels" doc:"pixels: a larger image is quarantined before it is decoded"`
+	MaxBytes    Bytes      `yaml:"max_bytes" json:"max_bytes" doc:"bytes: a larger encoded image is quarantined before it is read"`
 }
 
 // Runtime says how ONNX Runtime is set up.
@@ -85,6 +89,7 @@ type Extract struct {
 	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; the labels that it changes are counted on the sample)"`
 	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores"`
 	ReadAhead Bytes  `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
+	Requests  int    `yaml:"requests" json:"requests" run:"free" doc:"requests to the images' store under way at once; 0 = as many as read_ahead holds, at most 256"`
 }
 
 // Solve says how the assignment is found.
@@ -151,7 +156,8 @@ func DefaultJob() *Job {
 		Images: Images{Sample: 1, MaxRejected: 0.05},
 		Model:  Model{Kind: "logits"},
 		Preprocess: Preprocess{
-			Resize: Size{256}, Crop: Size{224}, Filter: "bilinear", Layout: "auto",
+			Resize: Size{256}, Crop: Size{224}, Filter: "bilinear", Order: "horizontal-first",
+			Decode: "exact", Orientation: "ignore", Normalise: "host", Layout: "auto",
 			// The channel statistics of ImageNet as torchvision's transforms use them.
 			Mean: [3]float64{0.485, 0.456, 0.406}, Std: [3]float64{0.229, 0.224, 0.225},
 			MaxPixels: 100_000_000, MaxBytes: 256 << 20,

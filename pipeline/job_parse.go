@@ -163,6 +163,10 @@ func (j *Job) check() (found []problem) {
 		bad("model.heads", "is %d, but model.outputs names %d", j.Model.Heads, n)
 	}
 	oneOf("preprocess.filter", j.Preprocess.Filter, "bilinear", "bicubic", "box", "lanczos", "nearest")
+	oneOf("preprocess.order", j.Preprocess.Order, "horizontal-first", "pillow-13")
+	oneOf("preprocess.decode", j.Preprocess.Decode, "exact", "scaled")
+	oneOf("preprocess.orientation", j.Preprocess.Orientation, "ignore", "exif")
+	oneOf("preprocess.normalise", j.Preprocess.Normalise, "host", "device")
 	oneOf("preprocess.layout", j.Preprocess.Layout, "auto", "nchw", "nhwc")
 	for c := range 3 {
 		if !finite(j.Preprocess.Mean[c]) {
@@ -195,6 +199,7 @@ func (j *Job) check() (found []problem) {
 	atLeast("runtime.threads", int64(j.Runtime.Threads), 0)
 	oneOf("extract.stored", j.Extract.Stored, "float32", "uint16")
 	atLeast("extract.decoders", int64(j.Extract.Decoders), 0)
+	atLeast("extract.requests", int64(j.Extract.Requests), 0)
 	atLeast("extract.read_ahead", int64(j.Extract.ReadAhead), 1<<20)
 	if r := j.Extract.ShardRows; r <= 0 || r%ChunkRows != 0 {
 		bad("extract.shard_rows", "is %d; it must be a positive multiple of %d", r, ChunkRows)

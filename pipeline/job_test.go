@@ -31,10 +31,12 @@ func TestDefaults(t *testing.T) {
 		"images.sample": "1", "images.max_rejected": "0.05", "work.bucket": "file:///home/job/work", "labels.bucket": "file:///home/job/out",
 		"model.path": "/home/job/m.onnx", "model.input": `""`, "model.outputs": "[]", "model.kind": "logits", "model.features": `""`,
 		"model.heads": "0", "model.clusters": "0", "preprocess.resize": "256", "preprocess.crop": "224", "preprocess.filter": "bilinear",
+		"preprocess.order":  "horizontal-first",
+		"preprocess.decode": "exact", "preprocess.orientation": "ignore", "preprocess.normalise": "host",
 		"preprocess.mean": "[0.485, 0.456, 0.406]", "preprocess.std": "[0.229, 0.224, 0.225]", "preprocess.layout": "auto",
 		"preprocess.max_pixels": "100000000", "preprocess.max_bytes": "256MiB", "runtime.library": `""`, "runtime.providers": "[cpu]",
 		"runtime.device": "0", "runtime.threads": "0", "runtime.batch": "0", "runtime.precision": "float32", "extract.shard_rows": "8192", "extract.stored": "float32",
-		"extract.decoders": "0", "extract.read_ahead": "64MiB", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
+		"extract.decoders": "0", "extract.read_ahead": "64MiB", "extract.requests": "0", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
 		"solve.marginals": "[]", "solve.power": "0", "solve.balance": "none", "solve.anneal": "[]", "solve.start": `""`, "solve.device": "cpu", "solve.memory": "1GiB",
 		"solve.max_iterations": "20000", "solve.workers": "0", "solve.from": `""`, "label.top_k": "0", "label.part_rows": "983040",
 		"label.previous": `""`, "label.max_count_ratio": "1.5", "train.type": "none", "train.command": "[]", "train.url": `""`,
@@ -285,7 +287,7 @@ func TestIdentity(t *testing.T) {
 	base := parse(t, required)
 	free := map[string]bool{
 		"images.max_rejected": true, "model.path": true, "runtime.library": true, "runtime.device": true, "runtime.threads": true,
-		"extract.decoders": true, "extract.read_ahead": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
+		"extract.decoders": true, "extract.read_ahead": true, "extract.requests": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
 		"train.type": true, "train.command": true, "train.url": true, "train.token_env": true, "train.timeout": true, "local.dir": true, "local.bytes": true,
 		"solve.memory": true, "keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true,
 	}

@@ -32,6 +32,26 @@ const (
 	Pillow13 Order = "pillow-13"
 )
 
+// Decode says how true to the file the decoded pixels are.
+type Decode string
+
+const (
+	// Exact decodes every pixel that is needed, as Pillow does.
+	Exact Decode = "exact"
+	// Scaled has libjpeg-turbo decode a JPEG at the smallest eighths of its size
+	// that still leave the resize something to take away: faster for large
+	// photographs, and not what Pillow makes of them.
+	Scaled Decode = "scaled"
+)
+
+// Orientation says what becomes of an image's EXIF orientation.
+type Orientation string
+
+const (
+	IgnoreOrientation Orientation = "ignore" // torchvision's loaders ignore it
+	EXIFOrientation   Orientation = "exif"   // turned upright before anything else, as Pillow's ImageOps.exif_transpose
+)
+
 // Layout is the order of a tensor's axes.
 type Layout string
 
@@ -87,11 +107,13 @@ const maxImageSide = 1 << 18
 // fixed-point coefficients of a resize stay small.
 const maxSide = 1 << 14
 
-// Spec is the whole preprocessing of an image. The zero value of Filter,
-// Order, Layout, DType, Std and Limits stands for bilinear, horizontal-first,
-// nchw, float32, ones and the default limits.
+// Spec is the whole preprocessing of an image. The zero value of Decode,
+// Orientation, Filter, Order, Layout, DType, Std and Limits stands for exact,
+// ignore, bilinear, horizontal-first, nchw, float32, ones and the default limits.
 type Spec struct {
-	Resize Resize
+	Decode      Decode
+	Orientation Orientation
+	Resize      Resize
 	// Crop is the size of the centre crop; a side longer than the image's is
 	// padded with black on both sides: torchvision's CenterCrop. The zero value
 	// crops nothing.
@@ -108,6 +130,12 @@ type Spec struct {
 
 // withDefaults returns the spec with every field filled in.
 func (s Spec) withDefaults() Spec {
+	if s.Decode == "" {
+		s.Decode = Exact
+	}
+	if s.Orientation == "" {
+		s.Orientation = IgnoreOrientation
+	}
 	if s.Filter == "" {
 		s.Filter = Bilinear
 	}
@@ -170,6 +198,12 @@ func (s Spec) Validate() error {
 	if s.Order != HorizontalFirst && s.Order != Pillow13 {
 		bad("order is %q: want horizontal-first or pillow-13", s.Order)
 	}
+	if s.Decode != Exact && s.Decode != Scaled {
+		bad("decode is %q: want exact or scaled", s.Decode)
+	}
+	if s.Orientation != IgnoreOrientation && s.Orientation != EXIFOrientation {
+		bad("orientation is %q: want ignore or exif", s.Orientation)
+	}
 	if s.Layout != NCHW && s.Layout != NHWC {
 		bad("layout is %q: want nchw or nhwc", s.Layout)
 	}
@@ -222,6 +256,7 @@ func (s Spec) Canonical() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "imageio %d\n", revision)
 	fmt.Fprintf(&b, "jpeg %s\n", newJPEG().name())
+	fmt.Fprintf(&b, "decode %s orientation=%s\n", s.Decode, s.Orientation)
 	if s.Resize == (Resize{}) {
 		s.Filter, s.Order = "none", "none"
 	}
