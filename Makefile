@@ -7,6 +7,13 @@ GO      := go
 SHARED  ?= ../shared/data
 PYTHON310 ?= python3.10
 
+# JPEG through libjpeg-turbo where it is installed: see jobs/setup/libjpeg.sh.
+LIBJPEG := $(shell jobs/setup/libjpeg.sh --digest)
+ifneq ($(LIBJPEG),)
+export GOFLAGS := $(strip $(GOFLAGS) -tags=turbojpeg)
+export CGO_CPPFLAGS := $(strip $(CGO_CPPFLAGS) -DSELA_LIBJPEG=$(LIBJPEG))
+endif
+
 .DEFAULT_GOAL := help
 
 ##@ Use
@@ -23,6 +30,10 @@ build: ## Build .build/sela
 .PHONY: onnxruntime
 onnxruntime: ## Get the ONNX Runtime library (pinned) unless it is there
 	@jobs/setup/onnxruntime.sh >/dev/null
+
+.PHONY: libjpeg
+libjpeg: ## Get libjpeg-turbo for the next build: JPEG exactly as Pillow, and faster
+	@jobs/setup/libjpeg.sh
 
 ##@ Develop
 
@@ -41,18 +52,26 @@ lint: ## Check formatting and vet
 	@$(GO) vet ./...
 
 .PHONY: fuzz
-fuzz: ## Fuzz every parser for half a minute each
-	@jobs/setup/fuzz.sh 30s
+fuzz: ## Fuzz every parser for half a minute each (TIME=10s: shorter)
+	@jobs/setup/fuzz.sh $(or $(TIME),30s)
 
 .PHONY: bench
 bench: onnxruntime ## Measure extract, label, solver, decoders and tables; prints ratios to their limits
 	@$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 -timeout 60m ./stages/extract ./stages/label
-	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio ./stages/internal/ort
+	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio/... ./stages/internal/ort
 
 .PHONY: bench-solver
 bench-solver: $(if $(ARGS),,$(BUILD)/solver-venv/.ready) ## Measure the solver and its peers, 90 minutes and 30 GB of disk (ARGS=-quick: small sizes, ARGS=-h: options)
 	@$(GO) build -trimpath -o $(BUILD)/bench-solver ./stages/solve/bench
 	@$(BUILD)/bench-solver -json $(BUILD)/bench-solver.json $(if $(ROUNDS),-rounds $(ROUNDS)) $(ARGS)
+
+.PHONY: bench-images
+bench-images: $(if $(ARGS),,$(BUILD)/images-venv/.ready) ## Measure decode, resize and normalise next to Pillow and other peers, 10 minutes (ARGS=-quick: few images, ARGS=-h: options)
+	@$(GO) build -trimpath -o $(BUILD)/bench-images ./stages/internal/imageio/bench
+	@$(GO) build -trimpath -tags= -o $(BUILD)/bench-images-standard ./stages/internal/imageio/bench
+	@CGO_ENABLED=0 $(GO) build -trimpath -tags= -o $(BUILD)/bench-images-portable ./stages/internal/imageio/bench
+	@$(BUILD)/bench-images -json $(BUILD)/bench-images.json \
+		-also 'standard decoder=$(BUILD)/bench-images-standard' -also 'without C=$(BUILD)/bench-images-portable' $(ARGS)
 
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
@@ -70,6 +89,14 @@ $(BUILD)/venv/.ready: jobs/setup/requirements.txt
 $(BUILD)/solver-venv/.ready: stages/solve/bench/tests/requirements.txt
 	@test -x $(BUILD)/solver-venv/bin/python || $(PYTHON310) -m venv $(BUILD)/solver-venv
 	@$(BUILD)/solver-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BUILD)/images-venv/.ready: stages/internal/imageio/bench/tests/requirements.txt stages/internal/imageio/bench/tests/requirements-simd.txt
+	@test -x $(BUILD)/images-venv/bin/python || $(PYTHON310) -m venv $(BUILD)/images-venv
+	@$(BUILD)/images-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@rm -rf $(BUILD)/images-simd
+	@CC='cc -mavx2' $(BUILD)/images-venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $(BUILD)/images-simd \
+		-r $(word 2,$^) || echo 'Pillow-SIMD does not build here and will not be measured' >&2
 	@touch $@
 
 .PHONY: help

@@ -65,7 +65,7 @@ type Preprocess struct {
 	Order       string     `yaml:"order" json:"order" doc:"of a resize's two passes: horizontal-first (Pillow before 13) or pillow-13 (rows first where many more rows than columns go)"`
 	Decode      string     `yaml:"decode" json:"decode" doc:"exact (Pillow's pixels), or scaled: large JPEGs are decoded at a fraction of their size, faster and slightly different (needs libjpeg-turbo)"`
 	Orientation string     `yaml:"orientation" json:"orientation" doc:"ignore (as torchvision's loaders do), or exif: turn images as their EXIF orientation says"`
-	Normalise   string     `yaml:"normalise" json:"normalise" doc:"where mean and std are applied: host, or device (images go to the runtime as bytes, a quarter of the size; same results)"`
+	Normalise   string     `yaml:"normalise" json:"normalise" doc:"where mean and std are applied: host, or device (images go to the runtime as bytes, a quarter of the size; same results); no effect on uint8 inputs"`
 	Mean        [3]float64 `yaml:"mean" json:"mean" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
 	Std         [3]float64 `yaml:"std" json:"std" doc:"per channel RGB, on the scale 0 to 1; not applied to uint8 inputs"`
 	Layout      string     `yaml:"layout" json:"layout" doc:"nchw, nhwc, or auto (where the model's input has its 3)"`

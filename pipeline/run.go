@@ -150,6 +150,7 @@ func (r *Run) establish(ctx context.Context, opt Options) error {
 // difference lists what in opt would make another run of r.
 func (r *Record) difference(opt Options) []string {
 	diff := r.Job.Difference(opt.Job)
+	sameJob := len(diff) == 0
 	compare := func(name, mine, theirs string) {
 		if mine != theirs {
 			diff = append(diff, fmt.Sprintf("%s: %.19s → %.19s", name, mine, theirs))
@@ -159,6 +160,9 @@ func (r *Record) difference(opt Options) []string {
 	compare("model digest", p.Model, q.Model)
 	compare("runtime library digest", p.Library, q.Library)
 	compare("preprocessing fingerprint", p.Preprocessing, q.Preprocessing)
+	if sameJob && p.Preprocessing != q.Preprocessing {
+		diff = append(diff, "this build decodes or resizes images otherwise (sela doctor names its decoder): use the build that began the run")
+	}
 	compare("code version", p.Code, q.Code)
 	compare("processor class", p.Processor, q.Processor)
 	return diff

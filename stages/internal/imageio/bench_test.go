@@ -60,7 +60,7 @@ func BenchmarkProcess(b *testing.B) {
 				images := make([]RGB, len(files))
 				d := &p.NewWorker().decoder
 				for i := range files {
-					if err := d.decode(files[i], &images[i]); err != nil {
+					if err := d.decode(files[i], nil, &images[i]); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -70,7 +70,7 @@ func BenchmarkProcess(b *testing.B) {
 				b.ResetTimer()
 				for i := range b.N {
 					m := &images[i%len(images)]
-					w.resizer.resize(m, Bilinear, HorizontalFirst, p.spec.plan(m.Width, m.Height), pix)
+					p.spec.plan(m.Width, m.Height).resize(&w.resizer, pix, m, Bilinear, HorizontalFirst)
 				}
 				rate(b)
 			})

@@ -6,8 +6,6 @@ import (
 	"image"
 	"image/png"
 
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
 	"golang.org/x/image/vp8l"
 )
 
@@ -42,6 +40,18 @@ func grow[T any](b []T, n int) []T {
 	return b[:n]
 }
 
+// reading is what is wanted of an image. The zero value is all of it.
+type reading struct {
+	// eighths is 1 to 7 for a JPEG decoded at eighths/8 of its size, each side
+	// rounded up: the low frequencies of its blocks alone, which no resize of the
+	// whole image gives. 0 and 8 are full size. Other formats and image/jpeg,
+	// which cannot, give the whole size.
+	eighths int
+	// window bounds the pixels that will be read, in the coordinates of the
+	// (reduced) image. The others may be left undefined. Empty: all are read.
+	window image.Rectangle
+}
+
 // decoder turns encoded bytes into RGB as Pillow's convert("RGB") would. It
 // owns what can be reused between images; it is not safe for concurrent use.
 type decoder struct {
@@ -49,11 +59,16 @@ type decoder struct {
 	reader bytes.Reader
 	jpeg   jpegDecoder
 	gif    gifDecoder
+	bmp    bmpDecoder
+	tiff   tiffDecoder
 	chroma chroma
 }
 
-// decode overwrites dst. A panic in a decoder is a corrupt image.
-func (d *decoder) decode(data []byte, dst *RGB) (err error) {
+// decode overwrites dst with the image, at its whole (reduced) size even where
+// a window of it is wanted. plan says what is wanted, once the header is known
+// and within the limits; nil is all of it. A panic in a decoder is a corrupt
+// image.
+func (d *decoder) decode(data []byte, plan func(h header) reading, dst *RGB) (err error) {
 	if n := int64(len(data)); n > d.limits.MaxBytes {
 		return fail(TooLarge, "", "%d bytes, the limit is %d", n, d.limits.MaxBytes)
 	}
@@ -63,14 +78,21 @@ func (d *decoder) decode(data []byte, dst *RGB) (err error) {
 			err = fail(Corrupt, h.format, "the decoder panicked: %v", p)
 		}
 	}()
-	if h, err = readHeader(data, &d.reader); err != nil {
+	if h, err = readHeader(data); err != nil {
 		return err
 	}
 	if err = h.check(len(data), d.limits); err != nil {
 		return err
 	}
-	if err = d.pixels(h, data, dst); err != nil {
+	var r reading
+	if plan != nil {
+		r = plan(h)
+	}
+	if err = d.pixels(h, data, r, dst); err != nil {
 		return classify(h.format, err)
+	}
+	if h.format == "jpeg" && d.jpeg.scales() {
+		h.width, h.height = r.scaled(h.width), r.scaled(h.height)
 	}
 	if dst.Width != h.width || dst.Height != h.height {
 		return fail(Corrupt, h.format, "%d×%d pixels decoded, %d×%d in the header", dst.Width, dst.Height, h.width, h.height)
@@ -78,7 +100,15 @@ func (d *decoder) decode(data []byte, dst *RGB) (err error) {
 	return nil
 }
 
-func (d *decoder) pixels(h header, data []byte, dst *RGB) error {
+// scaled returns the length of a side that has n pixels at full size.
+func (r reading) scaled(n int) int {
+	if r.eighths == 0 {
+		return n
+	}
+	return (n*r.eighths + 7) / 8
+}
+
+func (d *decoder) pixels(h header, data []byte, r reading, dst *RGB) error {
 	d.reader.Reset(data)
 	// The data belongs to the caller: forget it.
 	defer d.reader.Reset(nil)
@@ -88,7 +118,7 @@ func (d *decoder) pixels(h header, data []byte, dst *RGB) error {
 	)
 	switch h.format {
 	case "jpeg":
-		return d.jpeg.decode(h, data, dst)
+		return d.jpeg.decode(h, data, r, dst)
 	case "gif":
 		return d.gif.decode(data, dst)
 	case "webp":
@@ -103,15 +133,9 @@ func (d *decoder) pixels(h header, data []byte, dst *RGB) error {
 	case "png":
 		m, err = png.Decode(&d.reader)
 	case "bmp":
-		m, err = bmp.Decode(&d.reader)
+		return d.bmp.decode(data, dst)
 	case "tiff":
-		if m, err = tiff.Decode(&d.reader); err == nil {
-			err = flatten(m, false, dst)
-			if blackIsZeroFax(data) {
-				invert(dst.Pix)
-			}
-			return err
-		}
+		return d.tiff.decode(data, dst)
 	default:
 		err = fmt.Errorf("no decoder")
 	}

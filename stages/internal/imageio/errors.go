@@ -8,8 +8,7 @@ import (
 	"io"
 	"strings"
 
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
+	"sela/stages/internal/imageio/libjpeg"
 )
 
 // Class says why an image cannot be used. It is the class column of the
@@ -55,6 +54,10 @@ func fail(c Class, format, message string, args ...any) error {
 	return &Error{c, format, fmt.Errorf(message, args...)}
 }
 
+var nativeClasses = map[libjpeg.Kind]Class{
+	libjpeg.Corrupt: Corrupt, libjpeg.Truncated: Truncated, libjpeg.Unsupported: Unsupported, libjpeg.TooLarge: TooLarge,
+}
+
 // classify gives a decoder's error its class.
 func classify(format string, err error) error {
 	var own *Error
@@ -64,11 +67,13 @@ func classify(format string, err error) error {
 	var (
 		inJPEG jpeg.UnsupportedError
 		inPNG  png.UnsupportedError
-		inTIFF tiff.UnsupportedError
+		native *libjpeg.Error
 	)
 	class := Corrupt
 	switch {
-	case errors.As(err, &inJPEG), errors.As(err, &inPNG), errors.As(err, &inTIFF), errors.Is(err, bmp.ErrUnsupported):
+	case errors.As(err, &native):
+		class = nativeClasses[native.Kind]
+	case errors.As(err, &inJPEG), errors.As(err, &inPNG):
 		class = Unsupported
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), strings.HasSuffix(err.Error(), "not enough pixel data"):
 		class = Truncated

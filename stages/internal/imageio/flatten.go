@@ -36,17 +36,12 @@ func flatten(m image.Image, gray16 bool, dst *RGB) error {
 		for y := range size.Y {
 			wide(m.Pix[y*m.Stride:][:8*n], 8, gray16, dst.row(y))
 		}
-	case *image.RGBA:
+	case *image.RGBA: // opaque
 		for y := range size.Y {
 			in, out := m.Pix[y*m.Stride:][:4*n], dst.row(y)
 			drop(in, out)
-			for x := range n {
-				if a := in[4*x+3]; a != 255 {
-					unpremultiply(out[3*x:][:3], a)
-				}
-			}
 		}
-	case *image.RGBA64:
+	case *image.RGBA64: // opaque
 		for y := range size.Y {
 			in, out := m.Pix[y*m.Stride:][:8*n], dst.row(y)
 			wide(in, 8, gray16, out)
@@ -91,13 +86,6 @@ func drop(in, out []byte) {
 	for len(in) >= 4 && len(out) >= 3 {
 		out[0], out[1], out[2] = in[0], in[1], in[2]
 		in, out = in[4:], out[3:]
-	}
-}
-
-// invert replaces every sample by its complement.
-func invert(pix []byte) {
-	for i := range pix {
-		pix[i] = ^pix[i]
 	}
 }
 

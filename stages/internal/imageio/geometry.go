@@ -1,6 +1,11 @@
 package imageio
 
-import "math"
+import (
+	"image"
+	"math"
+
+	"sela/stages/internal/imageio/resample"
+)
 
 // geometry says where one image's pixels go: the image is scaled to scaled,
 // the window (x, y, width, height) of the result is kept, and it is placed at
@@ -42,4 +47,40 @@ func centre(have, want int) (from, to, n int) {
 		return 0, (want - have) / 2, have
 	}
 	return int(math.RoundToEven(float64(have-want) / 2)), 0, want
+}
+
+// scaling is the resize of an image of w × h that the geometry asks for.
+func (g geometry) scaling(w, h int, f Filter, o Order) resample.Scaling {
+	return resample.Scaling{
+		From: image.Pt(w, h), To: image.Pt(g.scaled.Width, g.scaled.Height),
+		Keep:   image.Rect(g.x, g.y, g.x+g.keep.Width, g.y+g.keep.Height),
+		Filter: f, Order: o,
+	}
+}
+
+// resize writes the output for src to out, 3·height·width bytes.
+func (g geometry) resize(z *resample.Resizer, out []byte, src *RGB, f Filter, o Order) {
+	if g.keep != g.out {
+		clear(out)
+	}
+	pitch := 3 * g.out.Width
+	z.Resize(out[g.top*pitch+3*g.left:], pitch, src.Pix, 3*src.Width, g.scaling(src.Width, src.Height, f, o))
+}
+
+// gap is how many times as long as the wanted sides those of an image decoded
+// at a fraction of its size must at least be, so that the resize still averages
+// what the coarse decoding left: Pillow's reducing_gap, whose thumbnail asks
+// for 2.
+const gap = 2
+
+// eighths returns at which eighths of its size an image of w × h may be
+// decoded: 4, 2 or 1, for which libjpeg-turbo has vector code, or 8.
+func (g geometry) eighths(w, h int) int {
+	for _, n := range [...]int{1, 2, 4} {
+		r := reading{eighths: n}
+		if r.scaled(w) >= gap*g.scaled.Width && r.scaled(h) >= gap*g.scaled.Height {
+			return n
+		}
+	}
+	return 8
 }

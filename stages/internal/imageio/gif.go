@@ -14,7 +14,7 @@ type gifFrame struct {
 	canvasWidth              int
 	canvasHeight             int
 	interlaced               bool
-	palette                  []byte // 3 bytes per entry
+	palette                  []byte // 3 bytes per entry; nil if indices are grays
 	fill                     byte   // index of what the frame does not cover
 	litWidth                 int
 	data                     []byte // sub-blocks
@@ -41,6 +41,9 @@ func parseGIF(data []byte) (f gifFrame, err error) {
 			return false
 		}
 		f.palette, data = data[:n], data[n:]
+		if isRamp(f.palette) {
+			f.palette = nil
+		}
 		return true
 	}
 	if flags&0x80 != 0 && !table(flags) {
@@ -95,10 +98,21 @@ func parseGIF(data []byte) (f gifFrame, err error) {
 			return f, nil
 		case 0x3b: // trailer
 			return f, fail(Corrupt, "gif", "no frame")
-		default:
-			return f, fail(Corrupt, "gif", "an unknown block 0x%02x", block)
+		default: // padding
+			data = data[1:]
 		}
 	}
+}
+
+// isRamp tells whether a palette gives every index the gray of its own value.
+// Pillow drops such a palette, and with it the limit on indices.
+func isRamp(palette []byte) bool {
+	for i, v := range palette {
+		if int(v) != i/3 {
+			return false
+		}
+	}
+	return true
 }
 
 // subBlocks reads the concatenated contents of GIF data sub-blocks.
@@ -117,9 +131,10 @@ func (s *subBlocks) ReadByte() (byte, error) {
 		}
 		s.left = int(s.data[0])
 		s.data = s.data[1:]
-	}
-	if len(s.data) == 0 {
-		return 0, io.ErrUnexpectedEOF
+		// Pillow reads nothing of a sub-block that is not whole.
+		if len(s.data) < s.left {
+			return 0, io.ErrUnexpectedEOF
+		}
 	}
 	b := s.data[0]
 	s.data = s.data[1:]
@@ -153,7 +168,7 @@ func (d *gifDecoder) decode(data []byte, dst *RGB) error {
 	}
 	var colours [256][3]byte
 	for i := range colours {
-		// An index beyond the palette is black; without any palette it is gray.
+		// An index beyond the palette is black; without a palette it is gray.
 		if f.palette == nil {
 			colours[i] = [3]byte{byte(i), byte(i), byte(i)}
 		} else if 3*i < len(f.palette) {

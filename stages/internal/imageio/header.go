@@ -3,8 +3,6 @@ package imageio
 import (
 	"bytes"
 	"encoding/binary"
-
-	"golang.org/x/image/tiff"
 )
 
 // header is what an image says about itself before any pixel is decoded.
@@ -14,7 +12,10 @@ type header struct {
 
 	components int       // jpeg: number of components
 	halved     bool      // jpeg: the first component has twice the samples of the second both ways
+	jfif       bool      // jpeg: a JFIF marker
+	rgb        bool      // jpeg: three components that are red, green and blue to libjpeg
 	adobe      int       // jpeg: offset of the transform byte of the Adobe marker, or 0
+	tail       bool      // jpeg: segments follow the first scan, which may be in error
 	gray16     bool      // png: 16-bit gray
 	webp       webpFrame // webp: what to decode
 }
@@ -24,7 +25,7 @@ type header struct {
 const maxScans = 500
 
 // readHeader tells the format by content and reads the size of the image.
-func readHeader(data []byte, r *bytes.Reader) (header, error) {
+func readHeader(data []byte) (header, error) {
 	if len(data) == 0 {
 		return header{}, fail(Empty, "", "the file has no bytes")
 	}
@@ -37,13 +38,8 @@ func readHeader(data []byte, r *bytes.Reader) (header, error) {
 		return gifHeader(data)
 	case len(data) >= 12 && hasPrefix(data, "RIFF") && string(data[8:12]) == "WEBP":
 		return webpHeader(data)
-	case hasPrefix(data, "II*\x00"), hasPrefix(data, "MM\x00*"):
-		r.Reset(data)
-		c, err := tiff.DecodeConfig(r)
-		if err != nil {
-			return header{}, classify("tiff", err)
-		}
-		return header{format: "tiff", width: c.Width, height: c.Height}, nil
+	case hasPrefix(data, "II*\x00"), hasPrefix(data, "MM\x00*"), hasPrefix(data, "II+\x00"):
+		return tiffHeader(data)
 	case hasPrefix(data, "BM"):
 		return bmpHeader(data)
 	}
@@ -57,7 +53,8 @@ func hasPrefix(data []byte, prefix string) bool {
 // jpegHeader walks the marker segments (ITU-T T.81, Annex B).
 func jpegHeader(data []byte) (header, error) {
 	h := header{format: "jpeg"}
-	scans := 0
+	used, defined := 0, 0    // quantisation tables, as bits
+	scans, named := 0, false // named: the components are called R, G and B
 	for at := 2; ; {
 		// The next marker: 0xff, not stuffed and not a restart.
 		i := bytes.IndexByte(data[at:], 0xff)
@@ -84,17 +81,35 @@ func jpegHeader(data []byte) (header, error) {
 			return h, fail(Truncated, "jpeg", "a marker segment of %d bytes ends early", n)
 		}
 		segment := data[at+2 : at+n]
+		h.tail = h.tail || scans > 0
 		switch {
+		case marker == 0xe0 && len(segment) >= 14 && hasPrefix(segment, "JFIF\x00"):
+			h.jfif = true
 		case marker == 0xee && len(segment) >= 12 && hasPrefix(segment, "Adobe"):
 			h.adobe = at + 2 + 11
 		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc: // SOF
+			if h.components != 0 {
+				return h, fail(Corrupt, "jpeg", "a second frame header")
+			}
 			if len(segment) < 6 {
 				return h, fail(Corrupt, "jpeg", "the frame header has %d bytes", len(segment))
 			}
 			h.height = int(binary.BigEndian.Uint16(segment[1:]))
 			h.width = int(binary.BigEndian.Uint16(segment[3:]))
 			h.components = int(segment[5])
+			if n := h.components; n != 1 && n != 3 && n != 4 {
+				return h, fail(Unsupported, "jpeg", "%d components", n)
+			}
 			h.halved = len(segment) >= 12 && segment[7] == 0x22 && segment[10] == 0x11
+			for i := 8; i < len(segment); i += 3 {
+				used |= 1 << (segment[i] & 15)
+			}
+			named = len(segment) >= 15 && segment[6] == 'R' && segment[9] == 'G' && segment[12] == 'B'
+		case marker == 0xdb: // DQT
+			for q := segment; len(q) > 0; {
+				defined |= 1 << (q[0] & 15)
+				q = q[min(len(q), 65+64*int(q[0]>>4&1)):]
+			}
 		case marker == 0xda: // SOS
 			if scans++; scans > maxScans {
 				return h, fail(TooLarge, "jpeg", "more than %d scans", maxScans)
@@ -105,6 +120,14 @@ func jpegHeader(data []byte) (header, error) {
 	if h.components == 0 {
 		return h, fail(Corrupt, "jpeg", "no frame header")
 	}
+	if used&^defined != 0 {
+		return h, fail(Corrupt, "jpeg", "a quantisation table is missing")
+	}
+	// The rule of libjpeg's jdapimin.c.
+	if h.adobe != 0 {
+		named = data[h.adobe] == 0
+	}
+	h.rgb = h.components == 3 && !h.jfif && named
 	return h, nil
 }
 
@@ -126,50 +149,10 @@ func pngHeader(data []byte) (header, error) {
 	return h, nil
 }
 
-// bmpHeader reads the size from the file's information header.
+// bmpHeader reads the size of the image.
 func bmpHeader(data []byte) (header, error) {
-	h := header{format: "bmp"}
-	if len(data) < 26 {
-		return h, fail(Truncated, "bmp", "no information header")
-	}
-	if n := binary.LittleEndian.Uint32(data[14:]); n < 40 {
-		return h, fail(Unsupported, "bmp", "an information header of %d bytes", n)
-	}
-	w := int64(int32(binary.LittleEndian.Uint32(data[18:])))
-	ht := int64(int32(binary.LittleEndian.Uint32(data[22:])))
-	if w < 0 {
-		return h, fail(Corrupt, "bmp", "a width of %d", w)
-	}
-	h.width, h.height = int(w), int(max(ht, -ht))
-	return h, nil
-}
-
-// blackIsZeroFax tells whether a TIFF file that decoded without error is a fax
-// (CCITT group 3 or 4) whose zeros are black. x/image/tiff makes its white runs
-// white; libtiff takes the photometric tag's word.
-func blackIsZeroFax(data []byte) bool {
-	compression := tiffTag(data, 259)
-	return (compression == 3 || compression == 4) && tiffTag(data, 262) == 1
-}
-
-// tiffTag returns the value of a tag of type SHORT in the first directory, or
-// −1 (TIFF 6.0, section 2).
-func tiffTag(data []byte, tag uint16) int {
-	var order binary.ByteOrder = binary.LittleEndian
-	if data[0] == 'M' {
-		order = binary.BigEndian
-	}
-	at := int64(order.Uint32(data[4:]))
-	if at+2 > int64(len(data)) {
-		return -1
-	}
-	n := order.Uint16(data[at:])
-	for data = data[at+2:]; n > 0 && len(data) >= 12; n, data = n-1, data[12:] {
-		if order.Uint16(data) == tag && order.Uint16(data[2:]) == 3 {
-			return int(order.Uint16(data[8:]))
-		}
-	}
-	return -1
+	f, err := parseBMP(data)
+	return header{format: "bmp", width: f.width, height: f.height}, err
 }
 
 // check holds the header against the limits, before memory is taken.

@@ -6,6 +6,8 @@ import (
 	"image"
 	"image/jpeg"
 	"runtime"
+
+	"sela/stages/internal/imageio/libjpeg"
 )
 
 // jpegDecoder is the seam for other JPEG decoders: they differ in speed and in
@@ -13,28 +15,59 @@ import (
 type jpegDecoder interface {
 	// name identifies the decoder and every version that may change a pixel.
 	name() string
-	// decode overwrites dst with the image of the given header.
-	decode(h header, data []byte, dst *RGB) error
+	// scales tells whether decode heeds a reading's eighths.
+	scales() bool
+	// decode overwrites dst with what is wanted of the image of the given header.
+	decode(h header, data []byte, r reading, dst *RGB) error
 }
 
 // newJPEG returns the decoder this build uses.
-func newJPEG() jpegDecoder { return new(standardJPEG) }
+func newJPEG() jpegDecoder {
+	if libjpeg.Available {
+		return turboJPEG{}
+	}
+	return new(standardJPEG)
+}
+
+// turboJPEG decodes with libjpeg-turbo, as Pillow does.
+type turboJPEG struct{}
+
+func (turboJPEG) name() string { return "libjpeg-turbo " + libjpeg.Version() }
+
+func (turboJPEG) scales() bool { return true }
+
+func (turboJPEG) decode(h header, data []byte, r reading, dst *RGB) error {
+	request := libjpeg.Request{
+		Width: h.width, Height: h.height, Eighths: r.eighths, Window: r.window,
+		Whole: h.tail, Scans: maxScans,
+	}
+	if request.Eighths == 0 {
+		request.Eighths = 8
+	}
+	dst.resize(r.scaled(h.width), r.scaled(h.height))
+	return libjpeg.Decode(data, request, dst.Pix)
+}
 
 // standardJPEG decodes with image/jpeg, which leaves chroma at its own
 // resolution, and finishes as libjpeg does.
 type standardJPEG struct {
 	reader bytes.Reader
 	chroma chroma
-	edited []byte    // four-component files with their Adobe marker changed
+	edited []byte    // the file with a marker added or changed
 	planes [3][]byte // the components of such a file but black
 }
 
 func (*standardJPEG) name() string { return "image/jpeg " + runtime.Version() + " triangle-upsampling" }
 
-func (d *standardJPEG) decode(h header, data []byte, dst *RGB) error {
+func (*standardJPEG) scales() bool { return false }
+
+func (d *standardJPEG) decode(h header, data []byte, _ reading, dst *RGB) error {
 	ycck := false
-	if h.components == 4 {
+	switch {
+	case h.components == 4:
 		data, ycck = d.exposeCMYK(h, data)
+	case h.components == 3 && !h.jfif:
+		data = d.keepPlanes(data)
 	}
 	d.reader.Reset(data)
 	defer d.reader.Reset(nil)
@@ -45,12 +78,25 @@ func (d *standardJPEG) decode(h header, data []byte, dst *RGB) error {
 	switch m := m.(type) {
 	case *image.YCbCr:
 		dst.resize(m.Rect.Dx(), m.Rect.Dy())
-		return d.chroma.jpeg(m, jpegRow, dst)
+		convert := jpegRow
+		if h.rgb {
+			convert = interleave
+		}
+		return d.chroma.jpeg(m, convert, dst)
 	case *image.CMYK:
 		return d.cmykToRGB(m, ycck, h.halved, dst)
-	default: // gray, or RGB stored as such
+	default: // gray
 		return flatten(m, false, dst)
 	}
+}
+
+// keepPlanes returns a copy of a file with a JFIF marker, by which image/jpeg
+// takes three components to be YCbCr and hands them out at their own
+// resolution. Its own guess is not libjpeg's, see header.rgb.
+func (d *standardJPEG) keepPlanes(data []byte) []byte {
+	const marker = "\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+	d.edited = append(append(append(d.edited[:0], data[:2]...), marker...), data[2:]...)
+	return d.edited
 }
 
 // exposeCMYK returns a copy of a four-component file whose Adobe marker says

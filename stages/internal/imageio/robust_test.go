@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"image"
-	"image/jpeg"
 	"image/png"
 	"math/rand/v2"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"sela/stages/internal/imageio/libjpeg"
 )
 
 func classOf(err error) Class {
@@ -44,6 +45,10 @@ func TestErrorClasses(t *testing.T) {
 	bmp, tif, webp := readSample(t, "24.bmp"), readSample(t, "rgb-tiff_lzw.tiff"), readSample(t, "lossy-21x17.webp")
 	sof := bytes.Index(jpg, []byte{0xff, 0xc0})
 	animated := readSample(t, "animated.gif")
+	arithmetic := Unsupported
+	if libjpeg.Available {
+		arithmetic = "" // it is decoded, as by Pillow
+	}
 	cases := []struct {
 		name string
 		data []byte
@@ -59,7 +64,10 @@ func TestErrorClasses(t *testing.T) {
 		{"jpeg of 60,000 × 60,000", patched(jpg, sof+5, 0xea, 0x60, 0xea, 0x60), TooLarge},
 		{"jpeg without width", patched(jpg, sof+7, 0, 0), Corrupt},
 		{"jpeg of 12 bits", patched(jpg, sof+4, 12), Unsupported},
-		{"jpeg with arithmetic coding", patched(jpg, sof+1, 0xc9), Unsupported},
+		{"jpeg with arithmetic coding", patched(jpg, sof+1, 0xc9), arithmetic},
+		{"jpeg, hierarchical", patched(jpg, sof+1, 0xc5), Unsupported},
+		{"jpeg of two components", patched(jpg, sof+9, 2), Unsupported},
+		{"jpeg with two frame headers", append(bytes.Clone(jpg[:sof+19]), jpg[sof:]...), Corrupt},
 		{"png cut", pngData[:len(pngData)-30], Truncated},
 		{"png cut in the header", pngData[:20], Truncated},
 		{"png of 60,000 × 60,000", resizedPNG(pngData, 60000, 60000), TooLarge},
@@ -77,7 +85,7 @@ func TestErrorClasses(t *testing.T) {
 		{"bmp of negative width", patched(bmp, 18, 0xff, 0xff, 0xff, 0xff), Corrupt},
 		{"bmp of the least height", patched(bmp, 22, 0, 0, 0, 0x80), TooLarge},
 		{"bmp with a run-length code", patched(bmp, 30, 1), Unsupported},
-		{"bmp of OS/2", patched(bmp, 14, 12), Unsupported},
+		{"bmp header of unknown length", patched(bmp, 14, 13), Unsupported},
 		{"tiff cut", tif[:len(tif)-20], Truncated},
 		{"tiff header alone", tif[:8], Truncated},
 		{"webp cut", webp[:len(webp)/2], Truncated},
@@ -188,19 +196,20 @@ func TestPanicIsCorrupt(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) name() string                      { return "panicking" }
-func (panicking) decode(header, []byte, *RGB) error { panic("out of luck") }
+func (panicking) name() string                               { return "panicking" }
+func (panicking) scales() bool                               { return false }
+func (panicking) decode(header, []byte, reading, *RGB) error { panic("out of luck") }
 
 // TestReuseLeavesNoTrace decodes samples in random order with one worker: each
 // result must be that of a fresh one.
 func TestReuseLeavesNoTrace(t *testing.T) {
 	spec := Spec{Resize: Resize{Shorter: 24}, Crop: Size{20, 28}, Mean: [3]float32{0.5, 0.4, 0.3}}
-	files := sampleFiles(t)
-	want := make([][]float32, len(files))
-	for i, data := range files {
-		want[i] = make([]float32, spec.Len())
-		if err := newWorker(t, spec).Float32(data, want[i]); err != nil {
-			t.Fatal(err)
+	var files [][]byte
+	var want [][]float32
+	for _, data := range sampleFiles(t) {
+		out := make([]float32, spec.Len())
+		if err := newWorker(t, spec).Float32(data, out); err == nil { // some are there to be refused
+			files, want = append(files, data), append(want, out)
 		}
 	}
 	w := newWorker(t, spec)
@@ -244,11 +253,15 @@ func sampleFiles(t testing.TB) (files [][]byte) {
 // TestAllocations holds our own share of memory per image to nothing, and the
 // decoders' to what was measured: image/jpeg takes a decoder and its planes.
 func TestAllocations(t *testing.T) {
+	jpegBytes := uint64(24 << 10)
+	if libjpeg.Available {
+		jpegBytes = 64
+	}
 	cases := []struct {
 		file  string
 		bytes uint64
 	}{
-		{"420-cifar.jpg", 24 << 10},
+		{"420-cifar.jpg", jpegBytes},
 		{"plain.gif", 64},
 		{"lossy-21x17.webp", 16 << 10},
 		{"kind2-8.png", 64 << 10},
@@ -280,63 +293,9 @@ func TestAllocations(t *testing.T) {
 	src.reset(53, 37)
 	out, tensor := make([]byte, spec.Len()), make([]float32, spec.Len())
 	if n := testing.AllocsPerRun(100, func() {
-		w.resizer.resize(&src, Bilinear, HorizontalFirst, g, out)
+		g.resize(&w.resizer, out, &src, Bilinear, HorizontalFirst)
 		w.p.f32.write(tensor, out, NCHW)
 	}); n != 0 {
 		t.Errorf("resize and normalise allocate %v times per image", n)
 	}
-}
-
-// FuzzProcess feeds arbitrary bytes to every decoder: no panic, every error one
-// with a class, and memory in proportion to the limits.
-func FuzzProcess(f *testing.F) {
-	for _, data := range sampleFiles(f) {
-		f.Add(data)
-	}
-	spec := Spec{Resize: Resize{Shorter: 12}, Crop: Size{8, 10}, DType: Uint8, Limits: Limits{MaxPixels: 1 << 16, MaxBytes: 1 << 16}}
-	p, err := New(spec)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		err := p.NewWorker().Uint8(data, make([]byte, spec.Len()))
-		runtime.ReadMemStats(&after)
-		if err != nil && classOf(err) == "" {
-			t.Errorf("an error without a class: %v", err)
-		}
-		if err != nil && strings.Contains(err.Error(), "panicked") {
-			t.Logf("recovered: %v", err)
-		}
-		// 2¹⁶ pixels: 18 bytes each for a progressive JPEG's coefficients and
-		// planes, some more for resizing, and the decoders' own tables.
-		if taken := after.TotalAlloc - before.TotalAlloc; taken > 32<<20 {
-			t.Errorf("%d bytes taken for %d encoded ones", taken, len(data))
-		}
-	})
-}
-
-// FuzzHeader holds the headers' sizes to the decoders': what passes the limits
-// must be what is decoded.
-func FuzzHeader(f *testing.F) {
-	for _, data := range sampleFiles(f) {
-		f.Add(data[:min(len(data), 400)])
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var r bytes.Reader
-		h, err := readHeader(data, &r)
-		if err != nil {
-			if classOf(err) == "" {
-				t.Errorf("an error without a class: %v", err)
-			}
-			return
-		}
-		if h.format != "jpeg" {
-			return
-		}
-		if c, err := jpeg.DecodeConfig(bytes.NewReader(data)); err == nil && (c.Width != h.width || c.Height != h.height) {
-			t.Errorf("%d×%d in our reading of the header, %d×%d in image/jpeg's", h.width, h.height, c.Width, c.Height)
-		}
-	})
 }

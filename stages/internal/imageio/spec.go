@@ -6,30 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"sela/stages/internal/imageio/resample"
 )
 
 // Filter is a resampling filter, by its Pillow name.
-type Filter string
+type Filter = resample.Filter
 
+// The filters.
 const (
-	Bilinear Filter = "bilinear" // triangle of support 1; torchvision's default
-	Bicubic  Filter = "bicubic"  // Keys' cubic with a = −0.5, support 2
-	Box      Filter = "box"      // mean, support ½
-	Lanczos  Filter = "lanczos"  // windowed sinc, support 3
-	Nearest  Filter = "nearest"  // the sample under the centre; not antialiased
+	Bilinear = resample.Bilinear
+	Bicubic  = resample.Bicubic
+	Box      = resample.Box
+	Lanczos  = resample.Lanczos
+	Nearest  = resample.Nearest
 )
 
-// Order is the order of a resize's two passes. The result of the first is
-// rounded to 8 bits, so the order shows: by a level here and there.
-type Order string
+// Order is the order of a resize's two passes.
+type Order = resample.Order
 
+// The orders.
 const (
-	// HorizontalFirst scales columns, then rows: every Pillow before 13.
-	HorizontalFirst Order = "horizontal-first"
-	// Pillow13 scales rows first if it takes away more than twice as many rows
-	// as columns, and is HorizontalFirst otherwise: Pillow 13.0. At a kept aspect
-	// ratio the two differ only for images more than twice as tall as wide.
-	Pillow13 Order = "pillow-13"
+	HorizontalFirst = resample.HorizontalFirst
+	Pillow13        = resample.Pillow13
 )
 
 // Decode says how true to the file the decoded pixels are.
@@ -38,9 +37,10 @@ type Decode string
 const (
 	// Exact decodes every pixel that is needed, as Pillow does.
 	Exact Decode = "exact"
-	// Scaled has libjpeg-turbo decode a JPEG at the smallest eighths of its size
-	// that still leave the resize something to take away: faster for large
-	// photographs, and not what Pillow makes of them.
+	// Scaled has libjpeg-turbo decode a JPEG at a half, a quarter or an eighth of
+	// its size where the sides are still at least twice as long as wanted: faster
+	// for large photographs, and not the pixels of the exact way. It needs a
+	// build with libjpeg-turbo.
 	Scaled Decode = "scaled"
 )
 
@@ -99,8 +99,9 @@ type Limits struct {
 // ratioExempt is the decoded size in bytes below which MaxRatio does not apply.
 const ratioExempt = 16 << 20
 
-// maxImageSide bounds an image's sides in pixels, and with them the coefficients
-// of a resize: up to 24 bytes per pixel of a side.
+// maxImageSide bounds an image's sides in pixels, and with them what a resize
+// works in: up to 48 bytes of coefficients and 64 of samples per pixel of a
+// side.
 const maxImageSide = 1 << 18
 
 // maxSide bounds Resize and Crop in pixels: no network takes more, and the
@@ -192,14 +193,17 @@ func (s Spec) Validate() error {
 	if s.Size() == (Size{}) {
 		bad("the output has no fixed size: set crop or resize.exact")
 	}
-	if _, ok := kernels[s.Filter]; !ok && s.Filter != Nearest {
+	if !s.Filter.Valid() {
 		bad("filter is %q: want bilinear, bicubic, box, lanczos or nearest", s.Filter)
 	}
-	if s.Order != HorizontalFirst && s.Order != Pillow13 {
+	if !s.Order.Valid() {
 		bad("order is %q: want horizontal-first or pillow-13", s.Order)
 	}
 	if s.Decode != Exact && s.Decode != Scaled {
 		bad("decode is %q: want exact or scaled", s.Decode)
+	}
+	if s.Decode == Scaled && !newJPEG().scales() {
+		bad("decode is scaled, which needs libjpeg-turbo, and this program was built without: run `make libjpeg`, then `make build`")
 	}
 	if s.Orientation != IgnoreOrientation && s.Orientation != EXIFOrientation {
 		bad("orientation is %q: want ignore or exif", s.Orientation)
@@ -248,6 +252,10 @@ func (s Spec) Len() int { z := s.Size(); return 3 * z.Height * z.Width }
 // revision changes whenever this package's own code gives other pixels.
 const revision = 1
 
+// Decoder names what decodes JPEG in this build, with its version: the
+// fingerprint has it.
+func Decoder() string { return newJPEG().name() }
+
 // Canonical returns the spec in full, one field a line, with the names and
 // versions of the decoders: two specs with equal text give equal tensors from
 // equal bytes. Limits are left out, since they choose images but change none.
@@ -255,7 +263,7 @@ func (s Spec) Canonical() string {
 	s = s.withDefaults()
 	var b strings.Builder
 	fmt.Fprintf(&b, "imageio %d\n", revision)
-	fmt.Fprintf(&b, "jpeg %s\n", newJPEG().name())
+	fmt.Fprintf(&b, "jpeg %s\n", Decoder())
 	fmt.Fprintf(&b, "decode %s orientation=%s\n", s.Decode, s.Orientation)
 	if s.Resize == (Resize{}) {
 		s.Filter, s.Order = "none", "none"

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"sela/stages/internal/imageio/libjpeg"
 )
 
 var palette2 = color.Palette{color.Black, color.White}
@@ -70,8 +72,12 @@ func TestFingerprint(t *testing.T) {
 	if explicit.Fingerprint() != base.Fingerprint() {
 		t.Error("defaults written out, and other limits, change the fingerprint")
 	}
-	if !strings.Contains(base.Canonical(), "image/jpeg go1.") {
-		t.Errorf("no decoder and version in %q", base.Canonical())
+	decoder := "jpeg image/jpeg go1."
+	if libjpeg.Available {
+		decoder = "jpeg libjpeg-turbo " + libjpeg.Version()
+	}
+	if !strings.Contains(base.Canonical(), decoder) {
+		t.Errorf("no %q in %q", decoder, base.Canonical())
 	}
 	unscaled := Spec{Crop: Size{32, 32}}
 	sharper := unscaled

@@ -1,6 +1,11 @@
 package imageio
 
-import "fmt"
+import (
+	"fmt"
+	"image"
+
+	"sela/stages/internal/imageio/resample"
+)
 
 // Preprocessor is a checked [Spec] with what all its workers share. It is
 // immutable and safe for concurrent use.
@@ -42,15 +47,27 @@ func (p *Preprocessor) NewWorker() *Worker {
 type Worker struct {
 	p       *Preprocessor
 	decoder decoder
-	resizer resizer
+	resizer resample.Resizer
 	image   RGB
+	turned  RGB
 	scaled  []byte
 }
 
 // Decode returns the whole image as RGB, before any resizing. The result is the
 // worker's and holds until its next call. The error is an [*Error].
 func (w *Worker) Decode(data []byte) (*RGB, error) {
-	if err := w.decoder.decode(data, &w.image); err != nil {
+	if err := w.decoder.decode(data, nil, &w.image); err != nil {
+		return nil, err
+	}
+	return &w.image, nil
+}
+
+// DecodePart is [Worker.Decode] for a caller that reads a part of the image
+// only: wanted is given the width and height that the header states, before any
+// pixel is decoded, and returns that part. Pixels outside it are undefined.
+func (w *Worker) DecodePart(data []byte, wanted func(width, height int) image.Rectangle) (*RGB, error) {
+	err := w.decoder.decode(data, func(h header) reading { return reading{window: wanted(h.width, h.height)} }, &w.image)
+	if err != nil {
 		return nil, err
 	}
 	return &w.image, nil
@@ -108,22 +125,44 @@ func (w *Worker) expect(t DType, n int) error {
 	return nil
 }
 
-// pixels decodes, resizes and crops: 3·height·width interleaved bytes, valid
-// until the next call.
+// pixels decodes, turns, resizes and crops: 3·height·width interleaved bytes,
+// valid until the next call. Only what the resize reads is decoded.
 func (w *Worker) pixels(data []byte) ([]byte, error) {
-	m, err := w.Decode(data)
+	s := w.p.spec
+	turn, g := upright, geometry{}
+	err := w.decoder.decode(data, func(h header) (r reading) {
+		// Pillow, and so the decoder, turns a TIFF whatever it is asked.
+		if s.Orientation == EXIFOrientation && h.format != "tiff" {
+			turn = orientation(h.format, data)
+		}
+		if turn >= 5 { // a quarter turn
+			h.width, h.height = h.height, h.width
+		}
+		g = s.plan(h.width, h.height)
+		if r.eighths = 8; s.Decode == Scaled && h.format == "jpeg" {
+			r.eighths = g.eighths(h.width, h.height)
+		}
+		if turn == upright {
+			r.window = g.scaling(r.scaled(h.width), r.scaled(h.height), s.Filter, s.Order).Window()
+		}
+		return r
+	}, &w.image)
 	if err != nil {
 		return nil, err
 	}
-	g := w.p.spec.plan(m.Width, m.Height)
+	m := &w.image
+	if turn != upright {
+		orient(m, turn, &w.turned)
+		m = &w.turned
+	}
 	if whole := (Size{m.Height, m.Width}); g.scaled == whole && g.out == whole {
 		return m.Pix, nil
 	}
-	if n := int64(m.Height) * int64(g.keep.Width); n > w.p.spec.Limits.MaxPixels {
+	if n := int64(m.Height) * int64(g.keep.Width); n > s.Limits.MaxPixels {
 		return nil, fail(TooLarge, "", "%d×%d pixels need %d between the passes of the resize, the limit is %d",
-			m.Width, m.Height, n, w.p.spec.Limits.MaxPixels)
+			m.Width, m.Height, n, s.Limits.MaxPixels)
 	}
 	w.scaled = grow(w.scaled, 3*g.out.Height*g.out.Width)
-	w.resizer.resize(m, w.p.spec.Filter, w.p.spec.Order, g, w.scaled)
+	g.resize(&w.resizer, w.scaled, m, s.Filter, s.Order)
 	return w.scaled, nil
 }
