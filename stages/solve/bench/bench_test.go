@@ -3,14 +3,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sela/sinkhorn"
 )
@@ -185,36 +183,5 @@ func TestNpy(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestTable(t *testing.T) {
-	tests := map[string]struct {
-		cells []any
-		want  string
-	}{
-		"numbers":   {[]any{1, 0.12345, 12.345}, "| 1 | 0.123  | 12.3 |"},
-		"large":     {[]any{int64(7), 123.6, 1e9}, "| 7 | 124    | 1e+09 |"},
-		"missing":   {[]any{"x", nil}, "| x |        |   |"},
-		"durations": {[]any{"x", 1500 * time.Millisecond, "µs"}, "| x | 1.50   | µs |"},
-		"bars":      {[]any{"|", 0.0, 1e-7}, `| \| | 0      | 1e-07 |`},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			table := &table{Title: "T", Columns: []string{"a", "second", "c"}}
-			table.add(test.cells...)
-			table.note("n = %d", 1)
-			var b bytes.Buffer
-			if err := table.markdown(&b); err != nil {
-				t.Fatal(err)
-			}
-			lines := strings.Split(b.String(), "\n")
-			if len(lines) != 9 || lines[1] != "### T" || lines[5] != test.want || lines[7] != "- n = 1" {
-				t.Errorf("%q, want the row %q", lines, test.want)
-			}
-			if len(lines[3]) != len(lines[4]) {
-				t.Errorf("columns are not aligned: %q", lines[3:6])
-			}
-		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 // growth solves with more and more rows, and with more and more clusters.
@@ -28,9 +29,9 @@ func (b *bench) growth(ctx context.Context) error {
 		series[1].sizes = []size{{16_384, 100}, {16_384, 200}, {16_384, 400}}
 	}
 	for _, s := range series {
-		t := &table{Title: fmt.Sprintf("%s: lists to L1 %.0e, %d workers", s.title, sinkhorn.DefaultTol, b.workers),
+		t := &report.Table{Title: fmt.Sprintf("%s: lists to L1 %.0e, %d workers", s.title, sinkhorn.DefaultTol, b.workers),
 			Columns: []string{"N", "K", "s", "ns per element", "full passes", "a full pass s", "ns per element", "peak RSS GiB"}}
-		t.note("Each row is a process of its own over shards in the page cache: the best of %d. An element is one of N·K log-probabilities.", b.repeat)
+		t.Note("Each row is a process of its own over shards in the page cache: the best of %d. An element is one of N·K log-probabilities.", b.repeat)
 		for _, at := range s.sizes {
 			if err := b.grow(ctx, t, b.rows(at.rows), at.clusters); err != nil {
 				return fmt.Errorf("%d × %d: %w", at.rows, at.clusters, err)
@@ -48,16 +49,16 @@ func (b *bench) growth(ctx context.Context) error {
 }
 
 // spread is how much a column differs between rows.
-func spread(t *table, name string, column int, bound float64) figure {
+func spread(t *report.Table, name string, column int, bound float64) report.Figure {
 	low, high := t.Rows[0][column].(float64), 0.0
 	for _, row := range t.Rows {
 		x := row[column].(float64)
 		low, high = min(low, x), max(high, x)
 	}
-	return atMost(name, high/low, bound, "")
+	return report.AtMost(name, high/low, bound, "")
 }
 
-func (b *bench) grow(ctx context.Context, t *table, rows int64, clusters int) (err error) {
+func (b *bench) grow(ctx context.Context, t *report.Table, rows int64, clusters int) (err error) {
 	sets, err := b.make(ctx, "B", rows, clusters, float32Form)
 	if err != nil {
 		return err
@@ -87,7 +88,7 @@ func (b *bench) grow(ctx context.Context, t *table, rows int64, clusters int) (e
 		rss = max(rss, out[1].PeakRSS)
 	}
 	elements := float64(rows) * float64(clusters)
-	t.add(rows, clusters, best.Seconds, 1e9*best.Seconds/elements, best.Passes, pass, 1e9*pass/elements, gib(rss))
+	t.Add(rows, clusters, best.Seconds, 1e9*best.Seconds/elements, best.Passes, pass, 1e9*pass/elements, gib(rss))
 	return nil
 }
 

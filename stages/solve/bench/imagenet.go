@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 // imagenet solves one head of ImageNet's size in a process of its own, from a
@@ -22,15 +23,15 @@ func (b *bench) imagenet(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, remove(sets)) }()
-	t := &table{
+	t := &report.Table{
 		Title:   fmt.Sprintf("ImageNet size: %d × %d, λ = %v, to L1 %.0e, %d workers", rows, clusters, sinkhorn.DefaultLambda, sinkhorn.DefaultTol, b.workers),
 		Columns: []string{"form", "GB", "page cache", "s", "CPU s", "peak RSS GiB", "full passes", "list steps", "L1", "proof", "disk GB/s", "s / reading once"},
 	}
-	exact := &table{Title: "The same with exactly balanced labels", Columns: []string{"form", "page cache", "s in all", "CPU s in all", "s of balancing", "full passes", "rows moved", "gap to dual bound, nats of log p", "smallest cluster", "largest", "peak RSS GiB"}}
-	parts := &table{Title: "The same by step", Columns: []string{"form", "page cache", "step", "s", "CPU s", "share of s"}}
-	t.note("Each row but ‘again’ is a process of its own, from its start to the certified potentials, and checks the sha256 of every shard it opens. ‘again’ solves once more in the process of the row above, which has done that; its peak RSS includes balancing.")
-	parts.note("lists: the solve on lists, and the certificate where a bound proves it. CPU seconds are those of all threads.")
-	t.note("disk: the same files read by pread in pieces of 1 MiB by as many workers, just before; cold means dropped from the page cache, and looked up with mincore.")
+	exact := &report.Table{Title: "The same with exactly balanced labels", Columns: []string{"form", "page cache", "s in all", "CPU s in all", "s of balancing", "full passes", "rows moved", "gap to dual bound, nats of log p", "smallest cluster", "largest", "peak RSS GiB"}}
+	parts := &report.Table{Title: "The same by step", Columns: []string{"form", "page cache", "step", "s", "CPU s", "share of s"}}
+	t.Note("Each row but ‘again’ is a process of its own, from its start to the certified potentials, and checks the sha256 of every shard it opens. ‘again’ solves once more in the process of the row above, which has done that; its peak RSS includes balancing.")
+	parts.Note("lists: the solve on lists, and the certificate where a bound proves it. CPU seconds are those of all threads.")
+	t.Note("disk: the same files read by pread in pieces of 1 MiB by as many workers, just before; cold means dropped from the page cache, and looked up with mincore.")
 	var failed []error
 	for _, d := range sets {
 		if err := b.imagenetForm(ctx, t, exact, parts, d, sets); err != nil {
@@ -42,7 +43,7 @@ func (b *bench) imagenet(ctx context.Context) (err error) {
 
 // imagenetForm adds a form's rows. all are the datasets on disk: those not in
 // use must not take the page cache.
-func (b *bench) imagenetForm(ctx context.Context, t, exact, parts *table, d *dataset, all []*dataset) error {
+func (b *bench) imagenetForm(ctx context.Context, t, exact, parts *report.Table, d *dataset, all []*dataset) error {
 	for _, other := range all {
 		paths, err := other.everything(ctx)
 		if err == nil {
@@ -84,20 +85,20 @@ func (b *bench) imagenetForm(ctx context.Context, t, exact, parts *table, d *dat
 			if i > 0 {
 				name = cache + ", again"
 			}
-			t.add(d.Form, float64(disk.bytes)/1e9, name, o.Seconds, o.CPU, gib(o.PeakRSS), o.Passes, o.Certificate.ListSteps, o.L1, string(o.Certificate.Proof), disk.rate(), o.Seconds/disk.took.Seconds())
+			t.Add(d.Form, float64(disk.bytes)/1e9, name, o.Seconds, o.CPU, gib(o.PeakRSS), o.Passes, o.Certificate.ListSteps, o.L1, string(o.Certificate.Proof), disk.rate(), o.Seconds/disk.took.Seconds())
 			if e := o.Balanced; e != nil {
-				exact.add(d.Form, name, o.Seconds+e.Step.Seconds, o.CPU+e.Step.CPU, e.Step.Seconds, o.Passes+e.Passes, e.Moved, e.Gap, e.Smallest, e.Largest, gib(e.PeakRSS))
+				exact.Add(d.Form, name, o.Seconds+e.Step.Seconds, o.CPU+e.Step.CPU, e.Step.Seconds, o.Passes+e.Passes, e.Moved, e.Gap, e.Smallest, e.Largest, gib(e.PeakRSS))
 				if i == 0 && b.full() {
-					b.figures = append(b.figures, atMost(fmt.Sprintf("%d × %d, %s, cache %s, exactly balanced", d.Rows, d.Clusters, d.Form, name), o.Seconds+e.Step.Seconds, 60, " s"),
-						atMost(fmt.Sprintf("peak RSS, %s, cache %s, exactly balanced", d.Form, name), gib(e.PeakRSS), 1.5, " GiB"))
+					b.figures = append(b.figures, report.AtMost(fmt.Sprintf("%d × %d, %s, cache %s, exactly balanced", d.Rows, d.Clusters, d.Form, name), o.Seconds+e.Step.Seconds, 60, " s"),
+						report.AtMost(fmt.Sprintf("peak RSS, %s, cache %s, exactly balanced", d.Form, name), gib(e.PeakRSS), 1.5, " GiB"))
 				}
 			}
 			for _, s := range o.Steps {
-				parts.add(d.Form, name, s.Name, s.Seconds, s.CPU, fmt.Sprintf("%.0f %%", 100*s.Seconds/o.Seconds))
+				parts.Add(d.Form, name, s.Name, s.Seconds, s.CPU, fmt.Sprintf("%.0f %%", 100*s.Seconds/o.Seconds))
 			}
 			if i == 0 && b.full() {
-				b.figures = append(b.figures, atMost(fmt.Sprintf("%d × %d, %s, cache %s", d.Rows, d.Clusters, d.Form, cache), o.Seconds, 30, " s"),
-					atMost(fmt.Sprintf("peak RSS, %s, cache %s", d.Form, cache), gib(o.PeakRSS), 1.5, " GiB"))
+				b.figures = append(b.figures, report.AtMost(fmt.Sprintf("%d × %d, %s, cache %s", d.Rows, d.Clusters, d.Form, cache), o.Seconds, 30, " s"),
+					report.AtMost(fmt.Sprintf("peak RSS, %s, cache %s", d.Form, cache), gib(o.PeakRSS), 1.5, " GiB"))
 			}
 		}
 	}

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 // config is what the flags say.
@@ -54,8 +55,8 @@ type config struct {
 type bench struct {
 	config
 	scratch string // removed at the end
-	tables  []*table
-	figures []figure
+	tables  []*report.Table
+	figures []report.Figure
 }
 
 // section is one of the figures to report.
@@ -137,19 +138,19 @@ func (b *bench) run(ctx context.Context) (err error) {
 		if !slices.Contains(chosen, s.name) {
 			continue
 		}
-		say("section %s (load %s)", s.name, load())
+		say("section %s (load %s)", s.name, report.Load())
 		start := time.Now()
 		if err := s.run(b, ctx); err != nil {
 			failed = append(failed, fmt.Errorf("section %s: %w", s.name, err))
 			say("%v", failed[len(failed)-1])
 		}
-		say("section %s took %s (load %s)", s.name, time.Since(start).Round(time.Second), load())
+		say("section %s took %s (load %s)", s.name, time.Since(start).Round(time.Second), report.Load())
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	if len(b.figures) > 0 {
-		failed = append(failed, b.report(summary(b.figures)))
+		failed = append(failed, b.report(report.Summary(b.figures)))
 	}
 	return errors.Join(append(failed, b.save())...)
 }
@@ -161,9 +162,9 @@ func (b *bench) rows(n int64) int64 { return max(1, int64(float64(n)*b.scale)) }
 func (b *bench) full() bool { return !b.quick && b.scale == 1 }
 
 // report prints a table and keeps it.
-func (b *bench) report(t *table) error {
+func (b *bench) report(t *report.Table) error {
 	b.tables = append(b.tables, t)
-	return t.markdown(os.Stdout)
+	return t.Markdown(os.Stdout)
 }
 
 // header says what was measured on what.
@@ -172,37 +173,17 @@ func (b *bench) header() error {
 	if !b.full() {
 		title = "Solver, NOT AT FULL SIZE: these figures say whether it works, not how fast it is"
 	}
-	t := &table{Title: title, Columns: []string{"", ""}}
-	t.add("command", strings.Join(os.Args, " "))
-	t.add("time", time.Now().UTC().Format(time.DateTime)+" UTC")
-	t.add("Go", runtime.Version()+" "+runtime.GOOS+"/"+runtime.GOARCH)
-	t.add("processor", fmt.Sprintf("%s, %d cores", processor(), runtime.NumCPU()))
-	t.add("kernels", sinkhorn.Kernels())
-	t.add("workers", b.workers)
-	t.add("memory", memory())
-	t.add("load before", load())
-	t.note("GB are 10⁹ bytes, seconds are wall seconds. Where a measurement was repeated the best of %d counts.", b.repeat)
+	t := &report.Table{Title: title, Columns: []string{"", ""}}
+	t.Add("command", strings.Join(os.Args, " "))
+	t.Add("time", time.Now().UTC().Format(time.DateTime)+" UTC")
+	t.Add("Go", runtime.Version()+" "+runtime.GOOS+"/"+runtime.GOARCH)
+	t.Add("processor", fmt.Sprintf("%s, %d cores", report.Processor(), runtime.NumCPU()))
+	t.Add("kernels", sinkhorn.Kernels())
+	t.Add("workers", b.workers)
+	t.Add("memory", report.Memory())
+	t.Add("load before", report.Load())
+	t.Note("GB are 10⁹ bytes, seconds are wall seconds. Where a measurement was repeated the best of %d counts.", b.repeat)
 	return b.report(t)
-}
-
-func processor() string { return procLine("/proc/cpuinfo", "model name") }
-func memory() string    { return procLine("/proc/meminfo", "MemTotal") }
-
-func load() string {
-	raw, _ := os.ReadFile("/proc/loadavg") // without it the report lacks a hint only
-	all := strings.Fields(string(raw))
-	return strings.Join(all[:min(3, len(all))], " ")
-}
-
-// procLine returns the value of the first line of a file with that key.
-func procLine(path, key string) string {
-	raw, _ := os.ReadFile(path) // likewise
-	for line := range strings.Lines(string(raw)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == key {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
 }
 
 // save writes the tables as JSON.
@@ -211,8 +192,8 @@ func (b *bench) save() error {
 		return nil
 	}
 	raw, err := json.MarshalIndent(struct {
-		Tables  []*table `json:"tables"`
-		Figures []figure `json:"figures"`
+		Tables  []*report.Table `json:"tables"`
+		Figures []report.Figure `json:"figures"`
 	}{b.tables, b.figures}, "", " ")
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 const (
@@ -62,8 +63,8 @@ func (b *bench) compareFamily(ctx context.Context, c *comparison, name string, r
 	return nil
 }
 
-func passesFigure(name string, o *outcome, bound int) figure {
-	f := figure{name, strconv.Itoa(o.Passes), "≤ " + strconv.Itoa(bound), o.Passes <= bound}
+func passesFigure(name string, o *outcome, bound int) report.Figure {
+	f := report.Figure{Name: name, Value: strconv.Itoa(o.Passes), Wanted: "≤ " + strconv.Itoa(bound), Met: o.Passes <= bound}
 	if o.Capped {
 		f.Value, f.Met = "> "+f.Value, false
 	}
@@ -73,14 +74,14 @@ func passesFigure(name string, o *outcome, bound int) figure {
 // comparison is a table of methods on datasets.
 type comparison struct {
 	b     *bench
-	table *table
+	table *report.Table
 }
 
 func (b *bench) newComparison(title string) *comparison {
-	t := &table{Title: title, Columns: []string{"rows", "K", "N", "method", "start", "full passes", "sample passes", "s", "CPU s", "L1", "by", "sinkhorn's s / this"}}
-	t.note("The shards are in the page cache and were checked, and the sample read, before the clocks start. Seconds include passes over the sample.")
-	t.note("> : given up after %s. sinkhorn ends when its L1 is that of the others; ‘own rule’ is the pass at which the sum of relative changes of the row scalings was at most %.2g, and the L1 then.", b.cap, sinkhorn.DefaultChange)
-	t.note("L1 includes what a bound allows the lists to have missed. ‘by’: lists or lbfgs, and whether a full pass or that bound proves the result.")
+	t := &report.Table{Title: title, Columns: []string{"rows", "K", "N", "method", "start", "full passes", "sample passes", "s", "CPU s", "L1", "by", "sinkhorn's s / this"}}
+	t.Note("The shards are in the page cache and were checked, and the sample read, before the clocks start. Seconds include passes over the sample.")
+	t.Note("> : given up after %s. sinkhorn ends when its L1 is that of the others; ‘own rule’ is the pass at which the sum of relative changes of the row scalings was at most %.2g, and the L1 then.", b.cap, sinkhorn.DefaultChange)
+	t.Note("L1 includes what a bound allows the lists to have missed. ‘by’: lists or lbfgs, and whether a full pass or that bound proves the result.")
 	return &comparison{b, t}
 }
 
@@ -152,17 +153,17 @@ func (c *comparison) add(name string, d *dataset, method, start string, o, slow 
 			start = "0 (sample too small)"
 		}
 	} else if o.OwnRule > 0 {
-		by = fmt.Sprintf("own rule: %d, L1 %s", o.OwnRule, number(o.OwnRuleL1))
+		by = fmt.Sprintf("own rule: %d, L1 %s", o.OwnRule, report.Number(o.OwnRuleL1))
 	}
 	row := []any{name, d.Clusters, d.Rows, method, start, passes, sample, o.Seconds, o.CPU, o.L1, by}
 	switch ratio := slow.Seconds / o.Seconds; {
 	case o == slow || o.Capped:
 	case slow.Capped:
-		row = append(row, "> "+number(ratio))
+		row = append(row, "> "+report.Number(ratio))
 	default:
 		row = append(row, ratio)
 	}
-	c.table.add(row...)
+	c.table.Add(row...)
 }
 
 // realRounds compares the methods on the log-probabilities of a network in

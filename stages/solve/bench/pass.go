@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 // pass measures one pass over shards in the page cache against reading the same
@@ -239,7 +240,7 @@ func (r *repeated) ReadChunk(_ context.Context, i int, buf *sinkhorn.Block, yiel
 }
 
 func (b *bench) reportPass(d *dataset, m passMeasure, all *bests) error {
-	t := &table{
+	t := &report.Table{
 		Title:   fmt.Sprintf("One pass: %d × %d as %s, page cache warm, %d workers", d.Rows, d.Clusters, d.Form, b.workers),
 		Columns: []string{"what", "s", "GB/s", "of pread", "reading", "kernel", "chunks", "rest"},
 	}
@@ -248,22 +249,22 @@ func (b *bench) reportPass(d *dataset, m passMeasure, all *bests) error {
 		return float64(m.bytes) / took.Seconds() / 1e9, base / took.Seconds()
 	}
 	gbs, ratio := rate(all.times[preadName])
-	t.add(preadName+", pieces of "+sizeName(m.size), all.times[preadName], gbs, ratio)
+	t.Add(preadName+", pieces of "+sizeName(m.size), all.times[preadName], gbs, ratio)
 	source := all.times[sourceName]
 	gbs, ratio = rate(source)
-	t.add(sourceName, source, gbs, ratio)
+	t.Add(sourceName, source, gbs, ratio)
 	for _, kind := range passKinds {
 		took := all.times[kind.name]
 		gbs, ratio := rate(took)
 		chunks := all.times["chunks: "+kind.name]
 		kernel := all.times["kernel: "+kind.name] - chunks
 		share := func(d time.Duration) string { return fmt.Sprintf("%.0f %%", 100*d.Seconds()/took.Seconds()) }
-		t.add(kind.name, took, gbs, ratio, share(source), share(kernel), share(chunks), share(took-source-kernel-chunks))
+		t.Add(kind.name, took, gbs, ratio, share(source), share(kernel), share(chunks), share(took-source-kernel-chunks))
 		if b.full() && !kind.lists {
-			b.figures = append(b.figures, atLeast(fmt.Sprintf("pass over %s (%s) / pread", d.Form, kind.name), ratio, 0.6, ""))
+			b.figures = append(b.figures, report.AtLeast(fmt.Sprintf("pass over %s (%s) / pread", d.Form, kind.name), ratio, 0.6, ""))
 		}
 	}
-	t.note("pread: the fastest of pieces of 256 KiB to 16 MiB, into a buffer for each worker; GB are those of the files")
-	t.note("reading: the source without an evaluator; kernel: a pass over one block that stays in the cache, as many rows; chunks: a pass over one row of each chunk, which is the sums' merging; each alone, so that the rest may be negative")
+	t.Note("pread: the fastest of pieces of 256 KiB to 16 MiB, into a buffer for each worker; GB are those of the files")
+	t.Note("reading: the source without an evaluator; kernel: a pass over one block that stays in the cache, as many rows; chunks: a pass over one row of each chunk, which is the sums' merging; each alone, so that the rest may be negative")
 	return b.report(t)
 }

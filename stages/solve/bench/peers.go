@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sela/sinkhorn"
+	"sela/stages/internal/report"
 )
 
 // peerTargets are the errors to which peers are timed.
@@ -58,24 +59,24 @@ func (b *bench) peers(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.Remove(matrix)
-	t := &table{Title: fmt.Sprintf("Peers on the same matrix: family B, %d × %d, λ = %v, %d cores", rows, clusters, sinkhorn.DefaultLambda, b.workers),
+	t := &report.Table{Title: fmt.Sprintf("Peers on the same matrix: family B, %d × %d, λ = %v, %d cores", rows, clusters, sinkhorn.DefaultLambda, b.workers),
 		Columns: []string{"solver", "package", "s to 1e-3", "s to 1e-6", "iterations or passes", "best L1", "own rule s", "preparation s", "peak RSS GiB", "/ ours at 1e-3", "/ ours at 1e-6"}}
-	t.note("Ours: a process of its own from the shards in the page cache, its opening of the shards, check of their sha256 and reading of the sample included: the best of %d. It is not asked for less than 1e-6.", b.repeat)
-	t.note("Peers: the matrix is in memory, and the clock runs in the solver alone. > : not within %s; the error is the best seen, from the potentials, in float64. own rule: seconds until the reference's stop rule holds.", limit)
+	t.Note("Ours: a process of its own from the shards in the page cache, its opening of the shards, check of their sha256 and reading of the sample included: the best of %d. It is not asked for less than 1e-6.", b.repeat)
+	t.Note("Peers: the matrix is in memory, and the clock runs in the solver alone. > : not within %s; the error is the best seen, from the potentials, in float64. own rule: seconds until the reference's stop rule holds.", limit)
 	ours, err := b.ours(ctx, t, sets[0])
 	if err != nil {
 		return err
 	}
 	failed := error(nil)
 	if _, err := os.Stat(b.python); err != nil {
-		t.note("No peers were measured: %v. A plain make bench-solver installs them.", err)
+		t.Note("No peers were measured: %v. A plain make bench-solver installs them.", err)
 	} else {
 		failed = b.runPeers(ctx, t, matrix, ours, limit)
 	}
 	return errors.Join(failed, b.report(t))
 }
 
-func (b *bench) ours(ctx context.Context, t *table, d *dataset) (*outcome, error) {
+func (b *bench) ours(ctx context.Context, t *report.Table, d *dataset) (*outcome, error) {
 	paths, err := d.everything(ctx)
 	if err != nil {
 		return nil, err
@@ -93,11 +94,11 @@ func (b *bench) ours(ctx context.Context, t *table, d *dataset) (*outcome, error
 			best = &out[0]
 		}
 	}
-	t.add("this, "+lists, "", best.Seconds, best.Seconds, best.Passes, best.L1, nil, best.Steps[0].Seconds, gib(best.PeakRSS), 1.0, 1.0)
+	t.Add("this, "+lists, "", best.Seconds, best.Seconds, best.Passes, best.L1, nil, best.Steps[0].Seconds, gib(best.PeakRSS), 1.0, 1.0)
 	return best, nil
 }
 
-func (b *bench) runPeers(ctx context.Context, t *table, matrix string, ours *outcome, limit time.Duration) error {
+func (b *bench) runPeers(ctx context.Context, t *report.Table, matrix string, ours *outcome, limit time.Duration) error {
 	say("peers: up to %s each", limit)
 	cmd := exec.CommandContext(ctx, b.python, filepath.Join(b.scripts, "peers.py"), matrix,
 		fmt.Sprintf("--lambda=%v", sinkhorn.DefaultLambda), fmt.Sprintf("--cap=%v", limit.Seconds()), fmt.Sprintf("--threads=%d", b.workers))
@@ -134,9 +135,9 @@ func (b *bench) runPeers(ctx context.Context, t *table, matrix string, ours *out
 	return errors.Join(lines.Err(), cmd.Wait())
 }
 
-func (b *bench) addPeer(t *table, r *peerReport, ours *outcome, limit time.Duration) {
+func (b *bench) addPeer(t *report.Table, r *peerReport, ours *outcome, limit time.Duration) {
 	if r.Best == nil {
-		t.add(r.Peer, r.Package, "failed: "+r.Failed)
+		t.Add(r.Peer, r.Package, "failed: "+r.Failed)
 		return
 	}
 	row := []any{r.Peer, r.Package}
@@ -146,27 +147,27 @@ func (b *bench) addPeer(t *table, r *peerReport, ours *outcome, limit time.Durat
 		if m != nil {
 			row, ratios = append(row, m.Seconds), append(ratios, m.Seconds/ours.Seconds)
 			if target == sinkhorn.DefaultTol && b.full() {
-				b.figures = append(b.figures, atLeast("ahead of "+r.Peer+" at 1e-6", m.Seconds/ours.Seconds, 10, " ×"))
+				b.figures = append(b.figures, report.AtLeast("ahead of "+r.Peer+" at 1e-6", m.Seconds/ours.Seconds, 10, " ×"))
 			}
 			continue
 		}
-		why := "> " + number(limit.Seconds())
+		why := "> " + report.Number(limit.Seconds())
 		if r.Failed != "" {
 			why = r.Failed
 		}
 		least := limit.Seconds() / ours.Seconds
-		row, ratios = append(row, why), append(ratios, "> "+number(least))
+		row, ratios = append(row, why), append(ratios, "> "+report.Number(least))
 		if target == sinkhorn.DefaultTol && b.full() && r.Failed == "" {
-			f := atLeast("ahead of "+r.Peer+" at 1e-6", least, 10, " ×")
+			f := report.AtLeast("ahead of "+r.Peer+" at 1e-6", least, 10, " ×")
 			f.Value = "> " + f.Value
 			b.figures = append(b.figures, f)
 		}
 	}
 	own := any(nil)
 	if r.OwnStop != nil {
-		own = fmt.Sprintf("%s (L1 %s)", number(r.OwnStop.Seconds), number(r.OwnStop.Error))
+		own = fmt.Sprintf("%s (L1 %s)", report.Number(r.OwnStop.Seconds), report.Number(r.OwnStop.Error))
 	}
-	t.add(append(append(row, r.Best.Iterations, r.Best.Error, own, r.Prepare, r.RSS), ratios...)...)
+	t.Add(append(append(row, r.Best.Iterations, r.Best.Error, own, r.Prepare, r.RSS), ratios...)...)
 }
 
 // at returns the moment at which a target was reached, or nil. Python and Go

@@ -1,6 +1,6 @@
-//go:build linux
-
-package main
+// Package report holds what a benchmark command prints: tables in Markdown and
+// JSON, and figures held against what is wanted of them.
+package report
 
 import (
 	"fmt"
@@ -11,16 +11,17 @@ import (
 	"unicode/utf8"
 )
 
-// table is what a section reports. Cells are strings, integers, float64 (shown
-// with three digits) or durations, which become seconds; nil is an empty cell.
-type table struct {
+// Table is one measurement. Cells are strings, integers, float64 (shown as
+// [Number] does) or durations, which become seconds; nil is an empty cell.
+type Table struct {
 	Title   string   `json:"title"`
 	Notes   []string `json:"notes,omitempty"`
 	Columns []string `json:"columns"`
 	Rows    [][]any  `json:"rows"`
 }
 
-func (t *table) add(cells ...any) {
+// Add appends a row, which may be shorter than the columns.
+func (t *Table) Add(cells ...any) {
 	for i, c := range cells {
 		if d, ok := c.(time.Duration); ok {
 			cells[i] = d.Seconds()
@@ -29,12 +30,13 @@ func (t *table) add(cells ...any) {
 	t.Rows = append(t.Rows, cells)
 }
 
-func (t *table) note(format string, args ...any) {
+// Note appends a line that is printed below the table.
+func (t *Table) Note(format string, args ...any) {
 	t.Notes = append(t.Notes, fmt.Sprintf(format, args...))
 }
 
-// markdown writes the table with its columns aligned.
-func (t *table) markdown(w io.Writer) error {
+// Markdown writes the table with its columns aligned.
+func (t *Table) Markdown(w io.Writer) error {
 	cells := [][]string{t.Columns}
 	for _, row := range t.Rows {
 		line := make([]string, len(t.Columns))
@@ -80,13 +82,13 @@ func cell(v any) string {
 	case nil:
 		return ""
 	case float64:
-		return number(v)
+		return Number(v)
 	}
 	return fmt.Sprint(v)
 }
 
-// number has three digits, more only before the point.
-func number(x float64) string {
+// Number has three digits, more only before the point.
+func Number(x float64) string {
 	switch a := math.Abs(x); {
 	case a >= 100 && a < 1e7:
 		return fmt.Sprintf("%.0f", x)
@@ -98,32 +100,33 @@ func number(x float64) string {
 	return fmt.Sprintf("%.3g", x)
 }
 
-// figure is a measurement and what is wanted of it.
-type figure struct {
+// Figure is a measurement and what is wanted of it.
+type Figure struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
 	Wanted string `json:"wanted"`
 	Met    bool   `json:"met"`
 }
 
-// summary is the table of all figures.
-func summary(figures []figure) *table {
-	t := &table{Title: "Summary", Columns: []string{"figure", "measured", "wanted", "met"}}
+// AtLeast is a figure with a lower bound; unit follows both numbers.
+func AtLeast(name string, value, bound float64, unit string) Figure {
+	return Figure{name, Number(value) + unit, "≥ " + Number(bound) + unit, value >= bound}
+}
+
+// AtMost is a figure with an upper bound.
+func AtMost(name string, value, bound float64, unit string) Figure {
+	return Figure{name, Number(value) + unit, "≤ " + Number(bound) + unit, value <= bound}
+}
+
+// Summary is the table of all figures.
+func Summary(figures []Figure) *Table {
+	t := &Table{Title: "Summary", Columns: []string{"figure", "measured", "wanted", "met"}}
 	for _, f := range figures {
 		met := "no"
 		if f.Met {
 			met = "yes"
 		}
-		t.add(f.Name, f.Value, f.Wanted, met)
+		t.Add(f.Name, f.Value, f.Wanted, met)
 	}
 	return t
-}
-
-// atLeast and atMost are figures with one bound.
-func atLeast(name string, value, bound float64, unit string) figure {
-	return figure{name, number(value) + unit, "≥ " + number(bound) + unit, value >= bound}
-}
-
-func atMost(name string, value, bound float64, unit string) figure {
-	return figure{name, number(value) + unit, "≤ " + number(bound) + unit, value <= bound}
 }
