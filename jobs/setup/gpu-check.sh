@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # For a machine with an NVIDIA GPU: gets ONNX Runtime's CUDA build and the CUDA
 # libraries it needs (as Python packages, unpacked, not installed), and compares
-# CUDA with the CPU: log-probabilities, labels of a whole run, determinism,
-# signals, and images per second; the solver's passes and solves, and their
-# entries per second against the bandwidth of the device's memory. With --get it
-# only gets them.
+# CUDA with the CPU: log-probabilities, labels of a whole run, images normalised
+# on the device, determinism, signals, and images per second; the solver's passes
+# and solves, and their entries per second against the bandwidth of the device's
+# memory. With --get it only gets them.
 set -euo pipefail
 build=$(mkdir -p "${1:-.build}" && realpath "${1:-.build}")
 only=${2:-}
@@ -40,11 +40,13 @@ dir=$build/gpu-check
 rm -rf "$dir" && mkdir -p "$dir"
 "$build/demo" images --out "$dir"
 "$build/sela" model new --arch resnet-s --size 32 --heads 4 --clusters 26 --seed 1 --calibrate "$dir/images" --out "$dir/model.onnx" >/dev/null
-for provider in cpu cuda; do
-	sed -e "s#bucket: work#bucket: $provider/work#; s#bucket: labels#bucket: $provider/labels#" jobs/demo/job.yaml >"$dir/$provider.yaml"
-	[ $provider = cpu ] || echo 'runtime: {providers: [cuda, cpu]}' >>"$dir/$provider.yaml"
-	"$build/sela" run "$dir/$provider.yaml" --run-id gpu-check >"$dir/$provider.json"
-	"$build/sela" verify "$dir/$provider.yaml" >/dev/null
-	"$build/demo" report --labels "$dir/$provider/labels" --truth "$dir/truth/truth.csv"
+for run in cpu cuda device; do # device: as cuda, with images normalised there
+	sed -e "s#bucket: work#bucket: $run/work#; s#bucket: labels#bucket: $run/labels#" jobs/demo/job.yaml >"$dir/$run.yaml"
+	[ $run = cpu ] || echo 'runtime: {providers: [cuda, cpu]}' >>"$dir/$run.yaml"
+	[ $run != device ] || sed -i 's/^preprocess: {/&normalise: device, /' "$dir/$run.yaml"
+	"$build/sela" run "$dir/$run.yaml" --run-id gpu-check >"$dir/$run.json"
+	"$build/sela" verify "$dir/$run.yaml" >/dev/null
+	"$build/demo" report --labels "$dir/$run/labels" --truth "$dir/truth/truth.csv"
 done
 "$build/demo" compare --labels "$dir/cpu/labels" --other "$dir/cuda/labels"
+"$build/demo" compare --labels "$dir/cuda/labels" --other "$dir/device/labels"

@@ -26,23 +26,28 @@ type Classifier struct {
 	Heads      []Head
 	FeatureDim int // 0 without features
 	Batch      int
-	Spec       imageio.Spec
+	Spec       imageio.Spec // of what the model sees
 
 	design  *Design
-	runners int // batches run at once
 	session *ort.Session
-	pre     *imageio.Preprocessor
+	pre     *imageio.Preprocessor // to what the session takes
+	black   struct {              // the tensor of a black image, in one of them
+		f32 []float32
+		f16 []uint16
+		u8  []uint8
+	}
 	edited  string // folder of the model with log-probabilities appended
 	rt      *ort.Runtime
 	options ort.Options
 }
 
 // Open makes a classifier of the design: it appends what turns the model's
-// outputs into log-probabilities to a copy of the graph under dir, and loads
-// that. What is wrong with the model, the job or the installation, a head or
-// cluster count other than the job's included, is an error of class Config.
+// outputs into log-probabilities to a copy of the graph under dir, prepends what
+// normalises images where that is done on the device, and loads the copy. What is
+// wrong with the model, the job or the installation, a head or cluster count
+// other than the job's included, is an error of class Config.
 func Open(ctx context.Context, rt *ort.Runtime, job *pipeline.Job, d *Design, dir string) (*Classifier, error) {
-	c := &Classifier{Batch: d.Batch, Spec: d.Spec, design: d, runners: orCores(job.Runtime.Threads)}
+	c := &Classifier{Batch: d.Batch, Spec: d.Spec, design: d}
 	if err := c.open(ctx, rt, job, dir); err != nil {
 		return nil, badModel(errors.Join(fmt.Errorf("model %s: %w", job.Model.Path, err), c.Close()))
 	}
@@ -60,10 +65,15 @@ func badModel(err error) error {
 }
 
 func (c *Classifier) open(ctx context.Context, rt *ort.Runtime, job *pipeline.Job, dir string) (err error) {
-	if c.pre, err = imageio.New(c.Spec); err != nil {
+	if c.pre, err = imageio.New(c.design.Fed()); err != nil {
 		return err
 	}
+	c.black.f32, c.black.f16, c.black.u8 = c.pre.Black()
 	model := c.design.Model.Clone()
+	input, err := c.design.normalise(model)
+	if err != nil {
+		return err
+	}
 	heads, err := model.AppendLogProbs(onnx.HeadsSpec{Outputs: c.design.Outputs, Kind: c.design.Kind})
 	if err != nil {
 		return err
@@ -89,7 +99,7 @@ func (c *Classifier) open(ctx context.Context, rt *ort.Runtime, job *pipeline.Jo
 	if err := model.SaveWithData(c.path()); err != nil {
 		return err
 	}
-	options := ort.Options{Inputs: []string{c.design.Input}, Outputs: outputs, Threads: 1, Arena: true, Precision: ort.Precision(job.Runtime.Precision)}
+	options := ort.Options{Inputs: []string{input}, Outputs: outputs, Threads: 1, Arena: true, Precision: ort.Precision(job.Runtime.Precision)}
 	for _, name := range job.Runtime.Providers {
 		options.Providers = append(options.Providers, ort.Provider{Name: name, DeviceID: deviceOf(name, job.Runtime.Device)})
 	}
@@ -147,7 +157,7 @@ func (c *Classifier) NewSlot(ctx context.Context) (*ort.Slot, error) {
 
 func (c *Classifier) inputDims() []int64 {
 	size, batch := c.Spec.Size(), int64(c.Batch)
-	if c.Spec.Layout == imageio.NHWC {
+	if c.pre.Spec().Layout == imageio.NHWC {
 		return []int64{batch, int64(size.Height), int64(size.Width), 3}
 	}
 	return []int64{batch, 3, int64(size.Height), int64(size.Width)}
@@ -158,7 +168,7 @@ func (c *Classifier) inputDims() []int64 {
 func (c *Classifier) preprocess(w *imageio.Worker, data []byte, s *ort.Slot, pos int) (err error) {
 	n := c.pre.Len()
 	in := s.Inputs[0]
-	switch c.Spec.DType {
+	switch c.pre.Spec().DType {
 	case imageio.Float16:
 		err = w.Float16(data, in.Float16()[pos*n:(pos+1)*n])
 	case imageio.Uint8:
@@ -173,14 +183,17 @@ func (c *Classifier) preprocess(w *imageio.Worker, data []byte, s *ort.Slot, pos
 	return nil
 }
 
-// blank zeroes the places [from, to) of a slot's input: what stands in the
-// place of no image must not depend on the batch before.
+// blank blackens the places [from, to) of a slot's input: what stands in the
+// place of no image must depend neither on the batch before nor on where images
+// are normalised.
 func (c *Classifier) blank(s *ort.Slot, from, to int) {
 	n := c.pre.Len()
 	in := s.Inputs[0]
-	clear(part(in.Float32(), from*n, to*n))
-	clear(part(in.Float16(), from*n, to*n))
-	clear(part(in.Uint8(), from*n, to*n))
+	for pos := from; pos < to; pos++ {
+		copy(part(in.Float32(), pos*n, (pos+1)*n), c.black.f32)
+		copy(part(in.Float16(), pos*n, (pos+1)*n), c.black.f16)
+		copy(part(in.Uint8(), pos*n, (pos+1)*n), c.black.u8)
+	}
 }
 
 // examine refuses an image in whose outputs a head has NaN, +Inf, or nothing

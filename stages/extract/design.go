@@ -11,12 +11,17 @@ import (
 	"sela/stages/internal/ort"
 )
 
+// Decoder names what decodes JPEG in this build, with its version: pixels, and
+// so labels, of two builds are the same only if it is.
+func Decoder() string { return imageio.Decoder() }
+
 // Design is how a job's model is to be fed and read, as far as the files tell:
 // no runtime is needed to know it.
 type Design struct {
 	Model    *onnx.Model
 	Input    string
 	Spec     imageio.Spec // what turns an encoded image into the input
+	OnDevice bool         // the last of it, normalising, happens in the runtime's graph: see [Design.Fed]
 	Batch    int          // images per run
 	Outputs  []string     // the model's own, that are heads
 	Kind     onnx.OutputKind
@@ -77,6 +82,8 @@ func (d *Design) chooseInput(job *pipeline.Job) error {
 	if err := d.Spec.Validate(); err != nil {
 		return err
 	}
+	// There is nothing to move for a model that takes bytes.
+	d.OnDevice = job.Preprocess.Normalise == "device" && d.Spec.DType != imageio.Uint8
 	size := d.Spec.Size()
 	for _, side := range []struct {
 		name       string
@@ -96,6 +103,30 @@ func (d *Design) chooseInput(job *pipeline.Job) error {
 		d.Batch = defaultBatch(d.Spec.Len(), job.Runtime.Providers[0])
 	}
 	return nil
+}
+
+// Fed is the part of Spec that is done before an image is handed to the runtime:
+// all of it, or what leads to bytes with the channels last where the rest is done
+// on the device. Spec, whose fingerprint a run carries, describes what the model
+// sees and is the same in both cases, as are the values.
+func (d *Design) Fed() imageio.Spec {
+	s := d.Spec
+	if d.OnDevice {
+		s.DType, s.Layout, s.Mean, s.Std = imageio.Uint8, imageio.NHWC, [3]float32{}, [3]float32{}
+	}
+	return s
+}
+
+// normalise puts the rest of Spec before a copy of the model, and returns the
+// name of the input that takes the bytes.
+func (d *Design) normalise(model *onnx.Model) (input string, err error) {
+	if !d.OnDevice {
+		return d.Input, nil
+	}
+	size := d.Spec.Size()
+	in, err := model.PrependNormalise(onnx.Normalisation{Input: d.Input, Height: size.Height, Width: size.Width,
+		ChannelsLast: d.Spec.Layout == imageio.NHWC, Mean: d.Spec.Mean, Std: d.Spec.Std})
+	return in.Name, err
 }
 
 // Batches for a model whose batch dimension is free: maxBatch, but fewer images
@@ -158,7 +189,8 @@ func (d *Design) chooseOutputs(job *pipeline.Job) error {
 
 // imageSpec translates the job's words into imageio's.
 func imageSpec(p pipeline.Preprocess) imageio.Spec {
-	s := imageio.Spec{Filter: imageio.Filter(p.Filter), Limits: imageio.Limits{MaxBytes: int64(p.MaxBytes), MaxPixels: p.MaxPixels}}
+	s := imageio.Spec{Decode: imageio.Decode(p.Decode), Orientation: imageio.Orientation(p.Orientation),
+		Filter: imageio.Filter(p.Filter), Order: imageio.Order(p.Order), Limits: imageio.Limits{MaxBytes: int64(p.MaxBytes), MaxPixels: p.MaxPixels}}
 	switch len(p.Resize) {
 	case 1:
 		s.Resize.Shorter = p.Resize[0]

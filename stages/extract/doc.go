@@ -11,16 +11,24 @@
 //
 // A task is a pipeline whose parts all work at once, joined by bounded queues:
 //
-//	fetcher ── spans ──► feeder ── placements ──► decoders ── batches ──► runners ── batches ──► writer
+//	fetcher ── spans ──► feeder ── images ──► workers ── batches ──► workers ──► tables
+//	                                          (decode)               (infer, write)
 //
-// The fetcher reads ahead, several requests at a time and never more bytes than
-// extract.read_ahead. A span is one loose file, or neighbouring members of a tar.
-// The feeder takes spans in order and gives each image its place in a batch; it
-// alone waits for a free batch, in order, so the oldest one can always go on. It
-// waits for the feeder of the task before, but its fetcher does not. A
-// decoder writes the tensor straight into the session's memory and takes the
-// image's sha256. Runners call ONNX Runtime, each on one thread. The writer puts
-// the batches back in order and wraps the runtime's own buffers as Arrow batches.
+// The fetcher reads ahead: as many requests at a time as extract.requests
+// allows, and never more bytes than extract.read_ahead. A span is one loose
+// file, or neighbouring members of a tar. The feeder takes spans in order and
+// gives each image its place in a batch; it alone waits for a free batch, in
+// order, so the oldest one can always go on. The workers are the stage's, not
+// the task's. On a CPU there is one for each core, and each does what is ready:
+// it runs a batch through ONNX Runtime, on its own thread, or else decodes an
+// image straight into the session's memory and takes its sha256. So no core is
+// idle while there is work, and no two threads share one. On a GPU decoders and
+// runners are apart. Whoever has run the batch that comes next in order wraps
+// the runtime's own buffers as Arrow batches and hands them to the tables.
+//
+// Tasks take turns at fetching, and in the same order at feeding: as soon as
+// one has asked for its last span the next one fetches, out of the same budget,
+// so that nothing stands still between two tasks.
 //
 // Batches are cut at fixed indices and an image that cannot be used leaves its
 // place blank, so what shares a batch with an image follows from the listing.
@@ -50,11 +58,11 @@
 //
 // # Memory
 //
-// Bounded by the job, not by the number of images: threads+3 batches; three times
-// extract.read_ahead (two tasks read ahead, and one has as much in buffers to be
-// used again); the blocks of all tables (64 MiB for the heads, a quarter of that
-// for the samples; up to four times that while one task's are encoded and
-// another's are filled); some 200 bytes per row of two shards; and what ONNX
-// Runtime needs for the model and for the runs in flight. [NewEstimate] adds it
-// up, but for the last.
+// Bounded by the job, not by the number of images: a batch for each that runs
+// and three more; twice extract.read_ahead (what is read, and as much in buffers
+// to be used again); 64 KiB for each request; the blocks of all tables (64 MiB
+// for the heads, a quarter of that for the samples; up to four times that while
+// one task's are encoded and another's are filled); some 200 bytes per row of
+// two shards; and what ONNX Runtime needs for the model and for the runs in
+// flight. [NewEstimate] adds it up, but for the last.
 package extract

@@ -60,17 +60,31 @@ func NewEstimate(job *pipeline.Job, c *Classifier, images int64) Estimate {
 	}
 	e.ScratchBytes = scratchBytes(c, min(images, shard))
 	element := int64(4)
-	switch c.Spec.DType {
+	switch c.pre.Spec().DType {
 	case imageio.Float16:
 		element = 2
 	case imageio.Uint8:
 		element = 1
 	}
 	slot := int64(c.Batch) * (int64(c.Spec.Len())*element + rowBytes(c, false))
-	threads := int64(orCores(job.Runtime.Threads))
-	// Two tasks read ahead, and one has as much in buffers to be used again.
+	workers := workersOf(job)
 	// Measured: 20 bytes a pixel for 16-bit PNG with alpha, the costliest.
-	e.DecodeBytes = 20 * job.Preprocess.MaxPixels * int64(orCores(job.Extract.Decoders))
-	e.MemoryBytes = (threads+3)*slot + blocks + 3*int64(job.Extract.ReadAhead) + 2*shard*256 + 64<<20
+	e.DecodeBytes = 20 * job.Preprocess.MaxPixels * int64(decoders(workers))
+	// What is read ahead, and as much in buffers to be used again.
+	ahead := 2*int64(job.Extract.ReadAhead) + int64(requestsOf(job))*requestBytes
+	e.MemoryBytes = int64(batches(workers))*slot + blocks + ahead + 2*shard*256 + 64<<20
 	return e
+}
+
+// requestBytes is what a request under way takes besides its span: connection,
+// buffers and a goroutine.
+const requestBytes = 64 << 10
+
+func decoders(workers []role) (n int) {
+	for _, w := range workers {
+		if w.decode {
+			n++
+		}
+	}
+	return n
 }

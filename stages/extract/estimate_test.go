@@ -70,8 +70,11 @@ func estimate(t *testing.T, stored string) {
 	if first > e.ScratchBytes {
 		t.Errorf("a task's files have %d bytes, its scratch is bounded by %d", first, e.ScratchBytes)
 	}
-	if e.MemoryBytes < 3*int64(r.Job.Extract.ReadAhead) {
-		t.Errorf("memory %d", e.MemoryBytes)
+	more := *r.Job
+	more.Extract.ReadAhead, more.Extract.Requests = more.Extract.ReadAhead+1<<20, 1000
+	// The bytes read ahead are held twice, and a request has buffers.
+	if least := e.MemoryBytes + 2<<20 + 1000*(4<<10) - 256*(64<<10); extract.NewEstimate(&more, r.Classifier(t), int64(len(all))).MemoryBytes < least {
+		t.Errorf("with more read-ahead and requests memory is below %d", least)
 	}
 	// Once all is done, a plan needs no model.
 	if err := os.Remove(r.Job.Model.Path); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -22,7 +23,7 @@ type span struct {
 	data   []byte        // from the first image's offset
 	err    error         // a *reject when the object is not what was listed
 	ready  chan struct{} // receives once data or err is set
-	left   int           // images not yet decoded; guarded by fetcher.mu
+	left   atomic.Int64  // images not yet decoded
 	held   int64         // bytes of read-ahead it holds
 }
 
@@ -59,33 +60,44 @@ func cut(images []schemas.Image, limit int64) (n int, size int64) {
 // fetcher reads spans ahead of the decoders: several at once, in order, and
 // never more bytes than its budget (but one span, however large).
 type fetcher struct {
-	images   *bucket.Bucket
-	limit    int64 // bytes of one image; larger ones are not read
-	requests int   // under way at once
-	bytes    int64
-	budget   *semaphore.Weighted
+	limit  int64 // bytes of one image; larger ones are not read
+	bytes  int64
+	budget *semaphore.Weighted // bytes of spans that are not decoded
+	slots  chan struct{}       // an element for each request under way
 
 	mu    sync.Mutex
 	free  []*span // decoded, their buffers to be used again
 	spare int64   // bytes of those buffers
 }
 
-// minRequests are in flight even with few decoders: most of a request's time is
-// waiting.
-const minRequests = 16
+// maxRequests bounds the requests under way where the job does not. At 50 ms
+// each, so many fetch 5,000 loose files a second.
+const maxRequests = 256
 
-func newFetcher(images *bucket.Bucket, readAhead, limit int64, decoders int) *fetcher {
-	return &fetcher{images: images, limit: limit, requests: max(minRequests, 4*decoders), bytes: readAhead, budget: semaphore.NewWeighted(readAhead)}
+func requestsOf(job *pipeline.Job) int {
+	if n := job.Extract.Requests; n > 0 {
+		return n
+	}
+	return maxRequests
 }
 
-// run fetches the spans of the images and sends each on out, in order, before
-// it is ready. It returns when all are fetched or ctx ends; either way every
-// span that was sent becomes ready.
-func (f *fetcher) run(ctx context.Context, images []schemas.Image, out chan<- *span) {
+func newFetcher(readAhead, limit int64, requests int) *fetcher {
+	return &fetcher{limit: limit, bytes: readAhead, budget: semaphore.NewWeighted(readAhead), slots: make(chan struct{}, requests)}
+}
+
+// spans makes the queue of a task's spans. It has room for more than can be
+// under way, so that a slow answer does not keep those behind it from being
+// asked for.
+func (f *fetcher) spans() chan *span { return make(chan *span, 4*cap(f.slots)) }
+
+// run asks the store for the spans of the images and sends each on out, in
+// order, before it is ready. It returns when all are under way or ctx ends;
+// either way every span that was sent becomes ready, and [fetcher.done] has to
+// be told of each of its images. A request that the store turned down keeps its
+// place while it waits to be repeated, so that a store that throttles is asked
+// less.
+func (f *fetcher) run(ctx context.Context, store *bucket.Bucket, images []schemas.Image, out chan<- *span) {
 	defer close(out)
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	free := make(chan struct{}, f.requests)
 	for first := 0; first < len(images); {
 		n, size := cut(images[first:], f.limit)
 		// A span larger than the whole budget takes all of it.
@@ -93,43 +105,53 @@ func (f *fetcher) run(ctx context.Context, images []schemas.Image, out chan<- *s
 		if f.budget.Acquire(ctx, held) != nil {
 			return
 		}
-		select {
-		case free <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
 		s := f.span(images[first:first+n], size)
 		s.first, s.held = int64(first), held
-		first += n
-		workers.Go(func() {
-			f.fetch(ctx, s)
-			<-free
-			s.ready <- struct{}{}
-		})
-		select {
-		case out <- s:
-		case <-ctx.Done():
+		if !f.send(ctx, s, out) {
+			f.release(s)
 			return
 		}
+		first += n
+		go func() {
+			f.fetch(ctx, store, s)
+			<-f.slots
+			s.ready <- struct{}{}
+		}()
+	}
+}
+
+// send waits for a request's place and for room in out.
+func (f *fetcher) send(ctx context.Context, s *span, out chan<- *span) bool {
+	select {
+	case f.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case out <- s:
+		return true
+	case <-ctx.Done():
+		<-f.slots
+		return false
 	}
 }
 
 // one fetches an image alone. One that is not what was listed is a [*reject].
 // The bytes are the caller's.
-func (f *fetcher) one(ctx context.Context, img schemas.Image) ([]byte, error) {
+func (f *fetcher) one(ctx context.Context, store *bucket.Bucket, img schemas.Image) ([]byte, error) {
 	list := []schemas.Image{img}
 	_, size := cut(list, f.limit)
 	s := f.span(list, size)
-	f.fetch(ctx, s)
+	f.fetch(ctx, store, s)
 	return s.data, s.err
 }
 
-func (f *fetcher) fetch(ctx context.Context, s *span) {
+func (f *fetcher) fetch(ctx context.Context, store *bucket.Bucket, s *span) {
 	if size := s.images[0].Size; size > f.limit {
 		s.err = &reject{"too-large", fmt.Sprintf("%d bytes are more than preprocess.max_bytes (%d) allows", size, f.limit)}
 		return
 	}
-	err := f.read(ctx, s)
+	err := read(ctx, store, s)
 	switch {
 	case err == nil:
 	case errors.Is(err, bucket.ErrNotFound):
@@ -146,12 +168,12 @@ func (f *fetcher) fetch(ctx context.Context, s *span) {
 
 // read fills the span and refuses an object that is not the one that was
 // listed.
-func (f *fetcher) read(ctx context.Context, s *span) error {
+func read(ctx context.Context, store *bucket.Bucket, s *span) error {
 	listed, size := s.images[0], int64(len(s.data))
-	r, err := f.images.NewReader(ctx, listed.Key, listed.Offset, size)
+	r, err := store.NewReader(ctx, listed.Key, listed.Offset, size)
 	if err != nil && ctx.Err() == nil {
 		// Stores differ in how they refuse a range beyond the end.
-		if now, gone := f.images.Stat(ctx, listed.Key); gone == nil && now.Size < listed.Offset+size {
+		if now, gone := store.Stat(ctx, listed.Key); gone == nil && now.Size < listed.Offset+size {
 			return fmt.Errorf("%w: it ends at byte %d, before byte %d", bucket.ErrChanged, now.Size, listed.Offset+size)
 		}
 	}
@@ -173,7 +195,7 @@ func (f *fetcher) read(ctx context.Context, s *span) error {
 // span returns a span with a buffer, a used one where one fits. A buffer more
 // than twice too large is left to larger spans.
 func (f *fetcher) span(images []schemas.Image, size int64) *span {
-	const page = 16 << 10
+	const page = 1 << 10
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, s := range f.free {
@@ -184,23 +206,29 @@ func (f *fetcher) span(images []schemas.Image, size int64) *span {
 		f.free[i], f.free[last] = f.free[last], nil
 		f.free = f.free[:last]
 		f.spare -= int64(cap(s.data))
-		s.images, s.data, s.err, s.left = images, s.data[:size], nil, len(images)
+		s.images, s.data, s.err = images, s.data[:size], nil
+		s.left.Store(int64(len(images)))
 		return s
 	}
-	return &span{images: images, left: len(images), ready: make(chan struct{}, 1), data: make([]byte, size, (size+page-1)&^(page-1))}
+	s := &span{images: images, ready: make(chan struct{}, 1), data: make([]byte, size, (size+page-1)&^(page-1))}
+	s.left.Store(int64(len(images)))
+	return s
 }
 
-// done says that one image of the span is decoded. With the last one the span
-// is over: its memory serves others.
+// done says that one image of the span is decoded, or never will be. With the
+// last one the span is over.
 func (f *fetcher) done(s *span) {
+	if s.left.Add(-1) == 0 {
+		f.release(s)
+	}
+}
+
+// release ends a span. Its memory serves others.
+func (f *fetcher) release(s *span) {
+	f.budget.Release(s.held)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.left--
-	if s.left > 0 {
-		return
-	}
-	f.budget.Release(s.held)
-	if room := int64(cap(s.data)); len(f.free) < f.requests && f.spare+room <= f.bytes {
+	if room := int64(cap(s.data)); len(f.free) < cap(f.slots) && f.spare+room <= f.bytes {
 		f.free, f.spare = append(f.free, s), f.spare+room
 	}
 }

@@ -68,9 +68,10 @@ func TestFetcherKeepsItsBudget(t *testing.T) {
 		}
 		images = append(images, schemas.Image{Row: int64(i), Key: key, Size: size})
 	}
-	f := newFetcher(b, ahead, 1<<20, 2)
-	out := make(chan *span, f.requests)
-	go f.run(ctx, images, out)
+	const requests = 16
+	f := newFetcher(ahead, 1<<20, requests)
+	out := f.spans()
+	go f.run(ctx, b, images, out)
 	seen := 0
 	for s := range out {
 		<-s.ready
@@ -81,7 +82,7 @@ func TestFetcherKeepsItsBudget(t *testing.T) {
 		if int64(seen) != s.first || int64(len(data)) != images[seen].Size || data[0] != byte(seen) || data[len(data)-1] != byte(seen) {
 			t.Fatalf("image %d: span %d with %d bytes", seen, s.first, len(data))
 		}
-		if cap(s.data) > 2*len(s.data)+32<<10 {
+		if cap(s.data) > 2*len(s.data)+2<<10 {
 			t.Errorf("image %d: %d bytes in a buffer of %d", seen, len(s.data), cap(s.data))
 		}
 		if f.budget.TryAcquire(ahead) {
@@ -90,7 +91,7 @@ func TestFetcherKeepsItsBudget(t *testing.T) {
 		seen++
 		f.done(s)
 		f.mu.Lock()
-		if f.spare > ahead || len(f.free) > f.requests {
+		if f.spare > ahead || len(f.free) > requests {
 			t.Errorf("%d bytes in %d buffers wait to be used again, read-ahead is %d", f.spare, len(f.free), ahead)
 		}
 		f.mu.Unlock()

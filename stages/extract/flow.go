@@ -10,81 +10,30 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/schemas"
+	"sela/stages/internal/imageio"
 	"sela/stages/internal/ort"
 )
 
-// A batch is the images with indices [index·n, (index+1)·n) of a task, in one
-// slot of the session. Batches are cut at fixed indices and an unusable image
-// keeps its place, so that what shares a batch with an image depends on the
-// listing only. Batches are used over and over.
-type batch struct {
-	index   int64
-	images  []schemas.Image
-	digests [][32]byte // by position
-	rejects []*reject  // by position; nil where the image is usable
-	slot    *ort.Slot
-	pending atomic.Int64 // images not yet decoded
-}
-
-// A placement is one image on its way to its place in a batch.
-type placement struct {
-	batch *batch
-	pos   int
-	span  *span
-	item  int // within the span
-}
-
-// lane is what the flows of a stage share: its batches, and the turn to feed
-// images into them. A flow whose turn it is not fetches ahead; one that has fed
-// its last image passes the turn on while the last batches are under way, so
-// that nothing stands still between two tasks.
-type lane struct {
-	turn chan struct{} // holds an element while a flow feeds
-	free chan *batch
-}
-
-// newLane makes a lane of n batches.
-func newLane(ctx context.Context, c *Classifier, n int) (*lane, error) {
-	l := &lane{turn: make(chan struct{}, 1), free: make(chan *batch, n)}
-	for range n {
-		slot, err := c.NewSlot(ctx)
-		if err != nil {
-			l.close()
-			return nil, err
-		}
-		l.free <- &batch{slot: slot, digests: make([][32]byte, c.Batch), rejects: make([]*reject, c.Batch)}
-	}
-	return l, nil
-}
-
-// close frees the batches. No flow may be under way.
-func (l *lane) close() {
-	for len(l.free) > 0 {
-		_ = (<-l.free).slot.Close() // memory only
-	}
-}
-
 // flow moves the images of one task through fetch, decode, inference and
-// writing, all overlapping. Every queue is bounded; the number of batches
-// bounds what is between fetch and writing. When [flow.run] returns, no
-// goroutine of the flow is left and its batches are back in the lane.
+// writing, all overlapping. When [flow.run] returns, nothing of the flow is
+// left: its batches are back in the lane, and its bytes of read-ahead free.
 type flow struct {
-	classifier *Classifier
-	lane       *lane
-	fetch      *fetcher
-	out        *output
-	decoders   int
-	timing     Timing
-	begun      time.Time // its turn
+	lane   *lane
+	store  *bucket.Bucket // of the images
+	out    *output
+	ctx    context.Context // ends with the first failure
+	cancel context.CancelFunc
+	flying sync.WaitGroup // batches from the lane
+	timing Timing
 
 	mu      sync.Mutex
-	taken   map[*batch]bool // from the lane
-	written int             // batches
+	err     error            // the first failure
+	waiting map[int64]*batch // inferred, by index
+	next    int64            // index of the batch to be written next
+	writing bool
 }
 
 // Timing says how the time of a task went. Busy times are summed over
@@ -96,6 +45,7 @@ type Timing struct {
 	Decode    Nanos `json:"decode_busy_ns"`    // decoding, resizing, hashing
 	Inference Nanos `json:"inference_busy_ns"` // inside ONNX Runtime
 	Write     Nanos `json:"write_busy_ns"`     // Arrow and Parquet
+	Finish    Nanos `json:"finish_ns"`         // checking and uploading the tables
 }
 
 // Nanos is a duration that goroutines add to.
@@ -114,13 +64,6 @@ func (n *Nanos) UnmarshalJSON(raw []byte) error {
 
 func (n *Nanos) since(t time.Time) { n.Add(int64(time.Since(t))) }
 
-// newFlow makes the flow of one attempt.
-func newFlow(c *Classifier, l *lane, images *bucket.Bucket, out *output, spec *pipeline.Job) *flow {
-	decoders := orCores(spec.Extract.Decoders)
-	return &flow{classifier: c, lane: l, out: out, decoders: decoders, taken: map[*batch]bool{},
-		fetch: newFetcher(images, int64(spec.Extract.ReadAhead), int64(spec.Preprocess.MaxBytes), decoders)}
-}
-
 func orCores(n int) int {
 	if n > 0 {
 		return n
@@ -128,192 +71,173 @@ func orCores(n int) int {
 	return runtime.GOMAXPROCS(0)
 }
 
+// newFlow makes the flow of one attempt.
+func newFlow(l *lane, store *bucket.Bucket, out *output) *flow {
+	return &flow{lane: l, store: store, out: out, waiting: map[int64]*batch{}}
+}
+
 // run processes the images of a task and hands every batch, in order, to the
 // output.
 func (f *flow) run(ctx context.Context, images []schemas.Image) error {
-	group, ctx := errgroup.WithContext(ctx)
-	spans := make(chan *span, f.fetch.requests)
-	placements := make(chan placement, 2*f.decoders)
-	ready := make(chan *batch, cap(f.lane.free))
-	done := make(chan *batch, cap(f.lane.free))
-
-	group.Go(func() error { f.fetch.run(ctx, images, spans); return ctx.Err() })
-	group.Go(func() error { defer close(placements); return f.feed(ctx, images, spans, placements) })
-	f.several(group, ctx, f.decoders, func(ctx context.Context) error { return f.decode(ctx, placements, ready) }, func() { close(ready) })
-	f.several(group, ctx, f.classifier.runners, func(ctx context.Context) error { return f.infer(ctx, ready, done) }, func() { close(done) })
-	group.Go(func() error { return f.write(ctx, done) })
-	err := group.Wait()
-	for b := range f.taken { // by a flow that failed
-		f.lane.free <- b
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	defer f.cancel()
+	if err := f.lane.fetching.take(f.ctx); err != nil {
+		return err
 	}
-	f.timing.Wall.since(f.begun)
-	if batches := (len(images) + f.classifier.Batch - 1) / f.classifier.Batch; err == nil && f.written != batches {
-		err = fmt.Errorf("%d of %d batches were written", f.written, batches)
+	spans, fed := f.lane.fetch.spans(), make(chan struct{})
+	go func() {
+		f.lane.fetch.run(f.ctx, f.store, images, spans)
+		// Whoever fetches first feeds first: a flow that waited for the feeder
+		// behind it could hold the bytes that one needs.
+		<-fed
+		f.lane.fetching.pass()
+	}()
+	err := f.lane.feeding.take(f.ctx)
+	close(fed)
+	begin := time.Now()
+	f.fail(err)
+	f.feed(images, spans)
+	if err == nil {
+		f.lane.feeding.pass()
 	}
-	return err
+	f.flying.Wait()
+	f.timing.Wall.since(begin)
+	if batches := (len(images) + f.lane.classifier.Batch - 1) / f.lane.classifier.Batch; f.err == nil && f.next != int64(batches) {
+		return fmt.Errorf("%d of %d batches were written", f.next, batches)
+	}
+	return f.err
 }
 
-// several runs n workers in the group, and after as soon as all have ended.
-func (f *flow) several(group *errgroup.Group, ctx context.Context, n int, work func(context.Context) error, after func()) {
-	workers, ctx := errgroup.WithContext(ctx)
-	for range n {
-		workers.Go(func() error { return work(ctx) })
+// fail ends the flow unless err is nil. The first failure is the one that counts.
+func (f *flow) fail(err error) {
+	if err == nil {
+		return
 	}
-	group.Go(func() error { defer after(); return workers.Wait() })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+		f.cancel()
+	}
 }
 
-// feed waits for its turn, takes the spans in order, gives their images a place
-// in a batch, and passes them on. It alone waits for batches, in order, so that
-// the oldest one always has its slot and the flow cannot lock up.
-func (f *flow) feed(ctx context.Context, images []schemas.Image, spans <-chan *span, placements chan<- placement) error {
-	select {
-	case f.lane.turn <- struct{}{}:
-		defer func() { <-f.lane.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	f.begun = time.Now()
-	begin := f.begun
+// feed takes the spans in order, gives their images a place in a batch, and
+// passes them on. It alone waits for batches, in order, so that the oldest one
+// always has its slot and the flow cannot lock up. Of a flow that failed it
+// takes the spans, too, to free them.
+func (f *flow) feed(images []schemas.Image, spans <-chan *span) {
 	var current *batch
-	size := int64(f.classifier.Batch)
+	size := int64(f.lane.classifier.Batch)
+	begin := time.Now()
 	for s := range spans {
-		select {
-		case <-s.ready:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		<-s.ready
 		f.timing.Fetch.since(begin)
 		if s.err != nil && !errors.As(s.err, new(*reject)) {
-			return s.err
+			f.fail(s.err)
 		}
 		for i := range s.images {
 			at := s.first + int64(i)
 			if current == nil || current.index != at/size {
-				begin := time.Now()
-				var err error
-				if current, err = f.take(ctx); err != nil {
-					return err
-				}
-				f.timing.Slot.since(begin)
-				f.begin(current, at/size, images)
+				f.lane.leave(current)
+				current = f.take(at/size, images)
 			}
-			select {
-			case placements <- placement{batch: current, pos: int(at % size), span: s, item: i}:
-			case <-ctx.Done():
-				return ctx.Err()
+			if current == nil {
+				f.lane.fetch.done(s)
+				continue
 			}
+			current.pending.Add(1)
+			f.lane.placed <- placement{batch: current, pos: int(at % size), span: s, item: i}
 		}
 		begin = time.Now()
 	}
-	return ctx.Err()
+	f.lane.leave(current)
+	f.fail(f.ctx.Err())
 }
 
-func (f *flow) take(ctx context.Context) (*batch, error) {
+// take makes a free batch the one of the given index. It returns nil once the
+// flow has failed.
+func (f *flow) take(index int64, images []schemas.Image) *batch {
+	defer f.timing.Slot.since(time.Now())
+	if f.ctx.Err() != nil {
+		return nil
+	}
 	select {
 	case b := <-f.lane.free:
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.taken[b] = true
-		return b, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+		f.flying.Add(1)
+		size := f.lane.classifier.Batch
+		images = images[int(index)*size:]
+		b.flow, b.index, b.images = f, index, images[:min(size, len(images))]
+		clear(b.rejects)
+		b.pending.Store(1)
+		f.lane.classifier.blank(b.slot, len(b.images), size)
+		return b
+	case <-f.ctx.Done():
+		return nil
 	}
 }
 
-// give returns a batch that is written.
-func (f *flow) give(b *batch) {
-	f.mu.Lock()
-	delete(f.taken, b)
-	f.written++
-	f.mu.Unlock()
-	f.lane.free <- b
-}
-
-// begin makes b the batch of the given index.
-func (f *flow) begin(b *batch, index int64, images []schemas.Image) {
-	size := f.classifier.Batch
-	images = images[int(index)*size:]
-	b.index, b.images = index, images[:min(size, len(images))]
-	clear(b.rejects)
-	b.pending.Store(int64(len(b.images)))
-	f.classifier.blank(b.slot, len(b.images), size)
-}
-
-// decode turns encoded images into tensors until the placements end.
-func (f *flow) decode(ctx context.Context, placements <-chan placement, ready chan<- *batch) error {
-	worker := f.classifier.pre.NewWorker()
-	for p := range placements {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		begin := time.Now()
-		err := p.span.err
-		if err == nil {
-			data := p.span.bytesOf(p.item)
-			p.batch.digests[p.pos] = sha256.Sum256(data)
-			err = f.classifier.preprocess(worker, data, p.batch.slot, p.pos)
-		} else {
-			f.classifier.blank(p.batch.slot, p.pos, p.pos+1)
-		}
-		if err != nil {
-			bad := new(reject)
-			if !errors.As(err, &bad) {
-				return fmt.Errorf("image %s: %w", place(p.span.images[p.item]), err)
-			}
-			p.batch.rejects[p.pos] = bad
-		}
-		f.fetch.done(p.span)
-		f.timing.Decode.since(begin)
-		if p.batch.pending.Add(-1) > 0 {
-			continue
-		}
-		select {
-		case ready <- p.batch:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// decode turns an encoded image into its tensor.
+func (f *flow) decode(worker *imageio.Worker, p placement) {
+	defer f.lane.leave(p.batch)
+	defer f.lane.fetch.done(p.span)
+	if f.ctx.Err() != nil {
+		return
 	}
-	return ctx.Err()
+	defer f.timing.Decode.since(time.Now())
+	c, err := f.lane.classifier, p.span.err
+	if err == nil {
+		data := p.span.bytesOf(p.item)
+		p.batch.digests[p.pos] = sha256.Sum256(data)
+		err = c.preprocess(worker, data, p.batch.slot, p.pos)
+	} else {
+		c.blank(p.batch.slot, p.pos, p.pos+1)
+	}
+	if err == nil {
+		return
+	}
+	bad := new(reject)
+	if !errors.As(err, &bad) {
+		f.fail(fmt.Errorf("image %s: %w", place(p.span.images[p.item]), err))
+	}
+	p.batch.rejects[p.pos] = bad
 }
 
-// infer runs the model on batches until they end. The first batch of the run
-// has shown that the model can run on such batches, so that a failure now is
-// one of memory or device.
-func (f *flow) infer(ctx context.Context, ready <-chan *batch, done chan<- *batch) error {
-	for b := range ready {
+// infer runs the model on a batch and writes it once those before it are
+// written. The first batch of the run has shown that the model can run on such
+// batches, so that a failure now is one of memory or device.
+func (f *flow) infer(b *batch) {
+	if f.ctx.Err() == nil {
 		begin := time.Now()
-		if err := f.classifier.session.Run(ctx, b.slot); err != nil {
+		if err := f.lane.classifier.session.Run(f.ctx, b.slot); err != nil {
 			err = fmt.Errorf("rows %d to %d: %w", b.images[0].Row, b.images[len(b.images)-1].Row, err)
 			if errors.Is(err, ort.ErrRun) {
 				err = pipeline.Retryable(err)
 			}
-			return err
+			f.fail(err)
 		}
 		f.timing.Inference.since(begin)
-		select {
-		case done <- b:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
-	return ctx.Err()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting[b.index] = b
+	for f.waiting[f.next] != nil && !f.writing {
+		b := f.waiting[f.next]
+		delete(f.waiting, f.next)
+		f.writing = true
+		f.mu.Unlock()
+		f.write(b)
+		f.mu.Lock()
+		f.next, f.writing = f.next+1, false
+		f.lane.free <- b
+		f.flying.Done()
+	}
 }
 
-// write puts the batches back in order and writes them.
-func (f *flow) write(ctx context.Context, done <-chan *batch) error {
-	waiting, next := map[int64]*batch{}, int64(0)
-	for b := range done {
-		waiting[b.index] = b
-		for b := waiting[next]; b != nil; b = waiting[next] {
-			delete(waiting, next)
-			next++
-			begin := time.Now()
-			if err := f.out.write(b); err != nil {
-				return err
-			}
-			f.timing.Write.since(begin)
-			f.give(b)
-		}
+// write hands a batch to the output.
+func (f *flow) write(b *batch) {
+	if f.ctx.Err() == nil {
+		begin := time.Now()
+		f.fail(f.out.write(b))
+		f.timing.Write.since(begin)
 	}
-	return ctx.Err()
 }

@@ -26,8 +26,8 @@ func needGPU(t testing.TB) {
 	}
 }
 
-// openOn opens resnet-s with the given providers.
-func openOn(t testing.TB, batch int, providers ...string) *Classifier {
+// openOn opens resnet-s with the given providers. Its features are its input.
+func openOn(t testing.TB, batch int, normalise string, providers ...string) *Classifier {
 	t.Helper()
 	graph, err := onnx.NewNetwork("resnet-s", onnx.NetworkOptions{ImageSize: 32, Heads: 10, Clusters: 128, Seed: 1})
 	if err != nil {
@@ -36,6 +36,7 @@ func openOn(t testing.TB, batch int, providers ...string) *Classifier {
 	job := pipeline.DefaultJob()
 	job.Model.Path = filepath.Join(t.TempDir(), "model.onnx")
 	job.Preprocess.Resize, job.Preprocess.Crop = nil, pipeline.Size{32}
+	job.Preprocess.Normalise, job.Model.Features = normalise, "images"
 	job.Runtime.Providers, job.Runtime.Batch = providers, batch
 	design, err := NewDesign(job, graph)
 	if err != nil {
@@ -69,6 +70,9 @@ func runNoise(t testing.TB, c *Classifier) *ort.Slot {
 	for i := range slot.Inputs[0].Float32() {
 		slot.Inputs[0].Float32()[i] = float32(random.NormFloat64())
 	}
+	for i := range slot.Inputs[0].Uint8() {
+		slot.Inputs[0].Uint8()[i] = uint8(random.Uint32())
+	}
 	if err := c.session.Run(context.Background(), slot); err != nil {
 		t.Fatal(err)
 	}
@@ -79,10 +83,10 @@ func runNoise(t testing.TB, c *Classifier) *ort.Slot {
 // alone.
 func TestGPUAgreesWithCPU(t *testing.T) {
 	needGPU(t)
-	cpu, gpu := runNoise(t, openOn(t, 64, "cpu")), openOn(t, 64, "cuda", "cpu")
+	cpu, gpu := runNoise(t, openOn(t, 64, "host", "cpu")), openOn(t, 64, "host", "cuda", "cpu")
 	slot := runNoise(t, gpu)
 	worst := 0.0
-	for h := range cpu.Outputs {
+	for h := range gpu.Heads {
 		for i, x := range cpu.Outputs[h].Float32() {
 			worst = math.Max(worst, math.Abs(float64(x-slot.Outputs[h].Float32()[i])))
 		}
@@ -95,10 +99,27 @@ func TestGPUAgreesWithCPU(t *testing.T) {
 	t.Logf("determinism on the GPU: %+v, %v", probe, err)
 }
 
+// Images that are normalised on the GPU have the values that they have on the
+// CPU, which are the host's.
+func TestGPUNormalisesAsCPU(t *testing.T) {
+	needGPU(t)
+	cpu, gpu := openOn(t, 64, "device", "cpu"), openOn(t, 64, "device", "cuda", "cpu")
+	want, got := runNoise(t, cpu).Outputs[len(cpu.Heads)].Float32(), runNoise(t, gpu).Outputs[len(gpu.Heads)].Float32()
+	differ := 0
+	for i, x := range want {
+		if math.Float32bits(x) != math.Float32bits(got[i]) {
+			differ++
+		}
+	}
+	if differ > 0 || len(want) != 64*gpu.FeatureDim {
+		t.Errorf("%d of %d values differ", differ, len(want))
+	}
+}
+
 // The CUDA provider must leave Go's signal handling alone.
 func TestGPUKeepsSignals(t *testing.T) {
 	needGPU(t)
-	runNoise(t, openOn(t, 8, "cuda", "cpu"))
+	runNoise(t, openOn(t, 8, "host", "cuda", "cpu"))
 	received := make(chan os.Signal, 1)
 	signal.Notify(received, syscall.SIGTERM)
 	defer signal.Stop(received)
@@ -114,10 +135,13 @@ func TestGPUKeepsSignals(t *testing.T) {
 
 func BenchmarkGPU(b *testing.B) {
 	needGPU(b)
-	for _, providers := range [][]string{{"cpu"}, {"cuda", "cpu"}} {
-		b.Run(providers[0], func(b *testing.B) {
+	for _, on := range []struct {
+		normalise string
+		providers []string
+	}{{"host", []string{"cpu"}}, {"host", []string{"cuda", "cpu"}}, {"device", []string{"cuda", "cpu"}}} {
+		b.Run(on.providers[0]+"/normalised-on-"+on.normalise, func(b *testing.B) {
 			const batch = 256
-			c := openOn(b, batch, providers...)
+			c := openOn(b, batch, on.normalise, on.providers...)
 			slot := runNoise(b, c)
 			for b.Loop() {
 				if err := c.session.Run(context.Background(), slot); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	"sela/pipeline"
 	"sela/pipeline/bucket"
@@ -54,30 +55,45 @@ func (c *Classifier) Preflight(ctx context.Context, images *bucket.Bucket, candi
 	return p, nil
 }
 
+// firstRequests are under way at once for the first batch, so that a distant
+// store does not hold up the start image by image.
+const firstRequests = 16
+
 // fill decodes candidates into the slot until it is full.
 func (c *Classifier) fill(ctx context.Context, images *bucket.Bucket, candidates []schemas.Image, slot *ort.Slot, p *Preflight) error {
-	fetch, worker := newFetcher(images, maxSpan, c.pre.Spec().Limits.MaxBytes, 1), c.pre.NewWorker()
+	fetch, worker := newFetcher(maxSpan, c.pre.Spec().Limits.MaxBytes, 1), c.pre.NewWorker()
 	c.blank(slot, 0, c.Batch)
 	var first error
-	for _, img := range candidates {
-		if p.Images == c.Batch {
-			break
+	type fetched struct {
+		data []byte
+		err  error
+	}
+	var got [firstRequests]fetched
+	for rest := candidates; p.Images < c.Batch && len(rest) > 0; {
+		n := min(len(got), len(rest), c.Batch-p.Images)
+		var requests sync.WaitGroup
+		for i, img := range rest[:n] {
+			requests.Go(func() { got[i].data, got[i].err = fetch.one(ctx, images, img) })
 		}
-		data, err := fetch.one(ctx, img)
-		if err == nil {
-			err = c.preprocess(worker, data, slot, p.Images)
-		}
-		switch {
-		case err == nil:
-			p.Images++
-		case !errors.As(err, new(*reject)):
-			return err
-		default:
-			p.Rejected++
-			if first == nil {
-				first = fmt.Errorf("%s: %w", place(img), err)
+		requests.Wait()
+		for i, img := range rest[:n] {
+			err := got[i].err
+			if err == nil {
+				err = c.preprocess(worker, got[i].data, slot, p.Images)
+			}
+			switch {
+			case err == nil:
+				p.Images++
+			case !errors.As(err, new(*reject)):
+				return err
+			default:
+				p.Rejected++
+				if first == nil {
+					first = fmt.Errorf("%s: %w", place(img), err)
+				}
 			}
 		}
+		rest = rest[n:]
 	}
 	if p.Images == 0 && first == nil {
 		return pipeline.BadData(errors.New("there are no images"))

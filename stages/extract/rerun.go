@@ -33,14 +33,14 @@ func (c *Classifier) Rerun(ctx context.Context, images *bucket.Bucket, list []sc
 		return false, err
 	}
 	defer slot.Close()
-	fetch, worker := newFetcher(images, maxSpan, c.Spec.Limits.MaxBytes, 1), c.pre.NewWorker()
+	fetch, worker := newFetcher(maxSpan, c.Spec.Limits.MaxBytes, 1), c.pre.NewWorker()
 	results := make([]Rerun, c.Batch)
 	bitwise = true
 	for first := 0; first < len(list); first += c.Batch {
 		batch := list[first:min(first+c.Batch, len(list))]
 		c.blank(slot, 0, c.Batch)
 		for pos, img := range batch {
-			if results[pos], err = c.place(ctx, fetch, worker, img, slot, pos); err != nil {
+			if results[pos], err = c.place(ctx, images, fetch, worker, img, slot, pos); err != nil {
 				return false, err
 			}
 		}
@@ -69,8 +69,8 @@ func (c *Classifier) Rerun(ctx context.Context, images *bucket.Bucket, list []sc
 }
 
 // place fetches, hashes and decodes an image into its place of the slot.
-func (c *Classifier) place(ctx context.Context, fetch *fetcher, worker *imageio.Worker, img schemas.Image, slot *ort.Slot, pos int) (r Rerun, err error) {
-	data, err := fetch.one(ctx, img)
+func (c *Classifier) place(ctx context.Context, images *bucket.Bucket, fetch *fetcher, worker *imageio.Worker, img schemas.Image, slot *ort.Slot, pos int) (r Rerun, err error) {
+	data, err := fetch.one(ctx, images, img)
 	if err == nil {
 		r.SHA256 = sha256.Sum256(data)
 		err = c.preprocess(worker, data, slot, pos)

@@ -3,10 +3,10 @@ package extract
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"sela/pipeline"
 	"sela/pipeline/bucket"
@@ -20,9 +20,9 @@ import (
 const Name = "extract"
 
 // Stage turns images into log-probability shards: one task per shard of the
-// listing. A task uses all cores while it runs the model, and few when it begins
-// to read images and when it checks and uploads its files. Two tasks at a time
-// therefore leave no core idle, and more gain nothing.
+// listing. A task uses all cores while it runs the model, and few when it checks
+// and uploads its files. Two tasks at a time therefore leave no core idle, and
+// more gain nothing.
 type Stage struct {
 	Images *bucket.Bucket
 	// Open returns the classifier; it is called when the first task needs one.
@@ -33,7 +33,7 @@ type Stage struct {
 
 	mu         sync.Mutex
 	classifier *Classifier
-	lane       *lane            // made with the classifier
+	lane       *lane            // nil before the first task
 	rejected   map[string]int64 // by task, of those this process did
 }
 
@@ -105,8 +105,7 @@ func (s *Stage) Classifier() *Classifier {
 	return s.classifier
 }
 
-// open opens the classifier and makes the batches: one for each runner, two being
-// decoded and one being written. More are no faster, and less often in a cache.
+// open opens the classifier.
 func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,14 +113,21 @@ func (s *Stage) open(ctx context.Context) (*Classifier, error) {
 		return s.classifier, nil
 	}
 	c, err := s.Open(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		s.classifier, s.rejected = c, map[string]int64{}
 	}
-	if s.lane, err = newLane(ctx, c, c.runners+3); err != nil {
-		return nil, badModel(errors.Join(err, c.Close()))
+	return c, err
+}
+
+// enter makes the lane, once.
+func (s *Stage) enter(ctx context.Context, c *Classifier, job *pipeline.Job) (*lane, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.lane == nil {
+		s.lane, err = newLane(ctx, c, job)
 	}
-	s.classifier, s.rejected = c, map[string]int64{}
-	return c, nil
+	return s.lane, err
 }
 
 // Do implements [pipeline.Stage].
@@ -149,9 +155,11 @@ func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c 
 	if err := s.checkRejects(a, rejected); err != nil {
 		return fmt.Errorf("%w; in this shard: %s", err, out.quarantine.Summary())
 	}
+	begin := time.Now()
 	if err := out.finish(ctx); err != nil {
 		return err
 	}
+	timing.Finish.since(begin)
 	if rejected > 0 {
 		a.Run.Notice(Name, "images were quarantined", "task", t.ID, "images", rejected, "why", out.quarantine.Summary())
 	}
@@ -178,7 +186,11 @@ func (s *Stage) extract(ctx context.Context, t pipeline.Task, a *pipeline.Attemp
 	if err != nil {
 		return nil, err
 	}
-	flow := newFlow(c, s.lane, s.Images, out, a.Run.Job)
+	lane, err := s.enter(ctx, c, a.Run.Job)
+	if err != nil {
+		return nil, badModel(err)
+	}
+	flow := newFlow(lane, s.Images, out)
 	return &flow.timing, flow.run(ctx, images)
 }
 
@@ -209,9 +221,11 @@ func (s *Stage) Close() error {
 	if s.classifier == nil {
 		return nil
 	}
-	s.lane.close()
+	if s.lane != nil {
+		s.lane.close()
+	}
 	err := s.classifier.Close()
-	s.classifier = nil
+	s.classifier, s.lane = nil, nil
 	return err
 }
 

@@ -11,6 +11,7 @@
 //     probabilities or log-probabilities, any float type, T outputs [B, K_t] or
 //     one [B, T, K]) to one float32 output of log-probabilities [B, K] per
 //     head. [Model.AppendFeatures] adds an inner tensor as an output [B, D].
+//   - [Model.PrependNormalise]: images as bytes instead of normalised ones.
 //   - [Builder]: new graphs, or more nodes in an existing one. All edits and all
 //     networks are made with it.
 //   - [NewNetwork]: the built-in networks, with seeded random weights.
