@@ -9,6 +9,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/apache/arrow/go/v15/parquet"
 	"github.com/apache/arrow/go/v15/parquet/compress"
@@ -112,6 +113,15 @@ func (p *payloads) resize(m BlocksMeta, rows int) {
 	}
 }
 
+// spare are payloads of tables that have ended. A block's memory is as costly to
+// come by as to fill.
+var spare = sync.Pool{New: func() any { return new(payloads) }}
+
+// empty returns the payloads without their contents.
+func (p payloads) empty() payloads {
+	return payloads{p.rows[:0], p.values[:0], p.tops[:0], p.steps[:0], p.codes[:0], p.sha[:0]}
+}
+
 func fit[T any](s *[]T, n int) { *s = slices.Grow((*s)[:min(len(*s), n)], n-min(len(*s), n))[:n] }
 
 // read fills the payloads from their places.
@@ -167,7 +177,7 @@ func CreateBlocks(path string, meta BlocksMeta) (*BlocksWriter, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s %s: %w", meta.Kind, path, err), out.abort())
 	}
-	b := &BlocksWriter{out: out, w: w, meta: meta, last: -1, def: make([]int16, chunk), rep: make([]int16, chunk)}
+	b := &BlocksWriter{out: out, w: w, meta: meta, block: spare.Get().(*payloads).empty(), last: -1, def: make([]int16, chunk), rep: make([]int16, chunk)}
 	for i := range chunk {
 		b.def[i] = 1
 		if i%meta.Width != 0 {
@@ -325,6 +335,7 @@ func (w *BlocksWriter) Commit() (FileStats, error) {
 	if last == 0 {
 		last = w.meta.BlockRows
 	}
+	defer w.end()
 	return w.out.commit(w.meta.Kind, w.total+int64(len(w.block.rows)), func() error {
 		if err := w.flush(); err != nil {
 			return err
@@ -372,4 +383,17 @@ func metaEqual(a, b BlocksMeta) bool {
 }
 
 // Abort ends the table and removes its file. After Commit it does nothing.
-func (w *BlocksWriter) Abort() error { return w.out.abort() }
+func (w *BlocksWriter) Abort() error {
+	w.end()
+	return w.out.abort()
+}
+
+// end hands the block's memory on, once.
+func (w *BlocksWriter) end() {
+	if w.block.rows == nil {
+		return
+	}
+	block := w.block
+	w.block = payloads{}
+	spare.Put(&block)
+}

@@ -102,6 +102,7 @@ func (d *doctor) machine() {
 	if names := vectorFeatures(); len(names) > 0 {
 		features = strings.Join(names, ", ")
 	}
+	d.ok("decoder", "JPEG by %s", extract.Decoder())
 	d.ok("processor", "%d cores, %d of them for this process; %s (class %s)", runtime.NumCPU(), runtime.GOMAXPROCS(0), features, processorClass())
 	if limit := memoryLimit(); limit > 0 {
 		d.ok("memory", "%s", human(limit))
