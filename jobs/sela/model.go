@@ -2,25 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"sela/pipeline"
-	"sela/pipeline/bucket"
 	"sela/stages/model"
 )
 
 func (a *app) modelCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "model", Short: "Make and describe networks", Args: cobra.NoArgs}
-	cmd.AddCommand(a.modelNewCommand(), a.modelInspectCommand())
+	cmd := &cobra.Command{Use: "model", Short: "Make, change and describe networks", Args: cobra.NoArgs}
+	cmd.AddCommand(a.modelNewCommand(), a.modelHeadsCommand(), a.modelTrunkCommand(), a.modelInspectCommand())
 	return cmd
 }
 
@@ -29,81 +24,37 @@ type modelNew struct {
 	arch    string
 	options model.NetworkOptions
 	out     string
-
-	calibrate, calibrateFor string // a bucket or folder of images, or a job file
-	batches, batch          int
-	images                  pipeline.Images
-	preprocess              pipeline.Preprocess
-	resize                  int
-	mean, std               []float64
+	calibrateFlags
 }
-
-// ofImages are the flags that only --calibrate takes: a job has them itself.
-var ofImages = []string{"prefix", "glob", "resize", "mean", "std"}
 
 func (a *app) modelNewCommand() *cobra.Command {
 	n := &modelNew{}
 	cmd := &cobra.Command{
 		Use: "new --out FILE", Short: "Write a network with seeded random weights as ONNX", Args: cobra.NoArgs,
-		Long: "Writes a classifier of --heads heads, each a linear layer of --clusters outputs on one trunk, with random weights that are a function of --seed.\n\n" +
-			"BatchNormalization layers of a fresh network hold statistics that describe nothing, so that its outputs mean nothing either. --calibrate or --calibrate-for sets them from a few batches of images, chosen by a hash of their keys. The images must be preprocessed as the runs will do it: --calibrate-for takes both images and preprocessing from the job; with --calibrate say it with --resize, --mean and --std, which stand for preprocess.resize, .mean and .std of the job. (preprocess.crop is the network's size.)\n\n" +
+		Long: "Writes a classifier of --heads heads of --clusters outputs on one trunk, with random weights that are a function of --seed.\n\n" + headHelp + "\n\n" +
+			"BatchNormalization layers of a fresh network hold statistics that describe nothing, so that its outputs mean nothing either. --calibrate or --calibrate-for sets them from a few batches of images, chosen by a hash of their keys. " + calibrationHelp + "\n\n" +
 			"Equal options and images give an equal file, byte for byte; calibrated ones, on machines with the same kind of processor.\n\n" + exitTable(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if n.out == "" {
+				return badFlags(cmd, "--out is required: name the file to write")
+			}
 			if err := n.check(cmd); err != nil {
 				return err
 			}
 			return a.makeModel(cmd.Context(), n)
 		},
 	}
-	standard := pipeline.DefaultJob()
 	f := cmd.Flags()
 	f.StringVar(&n.arch, "arch", "resnet-s", "network: "+strings.Join(model.Networks(), ", "))
+	f.StringVar((*string)(&n.options.Head), "head", "linear", "kind of heads: linear or cosine")
 	f.IntVar(&n.options.Heads, "heads", 10, "T, label spaces")
 	f.IntVar(&n.options.Clusters, "clusters", 128, "K, clusters of each head")
-	f.IntVar(&n.options.ImageSize, "size", 0, "height and width of the input in pixels; 0 = the network's own (32 for resnet-s, 224 for resnet-18)")
+	f.Float64Var(&n.options.Temperature, "temperature", 0, temperatureHelp)
+	f.IntVar(&n.options.ImageSize, "size", 0, "height and width of the input in pixels; 0 = the network's own: 32 for those whose name ends in -s, 224 for the others")
 	f.Uint64Var(&n.options.Seed, "seed", 1, "seed of the weights")
 	f.StringVar(&n.out, "out", "", "file to write; required")
-	f.StringVar(&n.calibrate, "calibrate", "", "folder or bucket URL of images to set BatchNormalization statistics from")
-	f.StringVar(&n.calibrateFor, "calibrate-for", "", "job file whose images and preprocessing to calibrate with")
-	f.IntVar(&n.batches, "batches", 8, "calibration batches")
-	f.IntVar(&n.batch, "batch", 64, "images of a calibration batch")
-	f.StringVar(&n.images.Prefix, "prefix", "", "calibrate on keys that begin with it, as images.prefix")
-	f.StringVar(&n.images.Glob, "glob", "", "calibrate on keys that match it, as images.glob")
-	f.IntVar(&n.resize, "resize", 0, fmt.Sprintf("pixels of the shorter side, 0 leaves images as they are; default: the network's size, or %d where that is %d", standard.Preprocess.Resize[0], standard.Preprocess.Crop[0]))
-	f.Float64SliceVar(&n.mean, "mean", standard.Preprocess.Mean[:], "per channel RGB, on the scale 0 to 1")
-	f.Float64SliceVar(&n.std, "std", standard.Preprocess.Std[:], "per channel RGB, on the scale 0 to 1")
+	n.addFlags(cmd)
 	return cmd
-}
-
-// check refuses contradictions between flags, before any work.
-func (n *modelNew) check(cmd *cobra.Command) error {
-	bad := func(format string, args ...any) error {
-		return pipeline.BadUsage(fmt.Errorf(format+" (see: %s --help)", append(args, cmd.CommandPath())...))
-	}
-	switch {
-	case n.out == "":
-		return bad("--out is required: name the file to write")
-	case n.calibrate != "" && n.calibrateFor != "":
-		return bad("--calibrate and --calibrate-for: give one of them")
-	case len(n.mean) != 3 || len(n.std) != 3:
-		return bad("--mean and --std: three numbers each, as in 0.5,0.5,0.5")
-	case min(n.std[0], n.std[1], n.std[2]) <= 0:
-		return bad("--std %v: must be positive", n.std)
-	case n.resize < 0:
-		return bad("--resize %d: must be 0 or more", n.resize)
-	}
-	for _, name := range ofImages {
-		if cmd.Flags().Changed(name) && n.calibrate == "" {
-			return bad("--%s goes with --calibrate", name)
-		}
-	}
-	if n.calibrate == "" && n.calibrateFor == "" && (cmd.Flags().Changed("batches") || cmd.Flags().Changed("batch")) {
-		return bad("--batches and --batch go with --calibrate or --calibrate-for")
-	}
-	if !cmd.Flags().Changed("resize") {
-		n.resize = -1
-	}
-	return nil
 }
 
 func (a *app) makeModel(ctx context.Context, n *modelNew) error {
@@ -111,88 +62,25 @@ func (a *app) makeModel(ctx context.Context, n *modelNew) error {
 	if err != nil {
 		return err
 	}
-	result := map[string]any{"command": "model new", "path": n.out, "arch": n.arch, "heads": n.options.Heads, "clusters": n.options.Clusters, "seed": n.options.Seed}
-	if n.calibrate != "" || n.calibrateFor != "" {
-		job, err := n.calibrationJob(graph)
-		if err != nil {
-			return err
-		}
-		done, err := n.apply(ctx, graph, job)
-		if err != nil {
-			return err
-		}
-		p := job.Preprocess
-		result["calibration"] = done
-		result["preprocess"] = map[string]any{"resize": p.Resize, "crop": p.Crop, "filter": p.Filter, "mean": p.Mean, "std": p.Std}
-	}
-	if err := model.Save(graph, n.out); err != nil {
+	result := map[string]any{"command": "model new", "arch": n.arch, "head": n.options.Head, "heads": n.options.Heads, "clusters": n.options.Clusters, "seed": n.options.Seed}
+	if err := n.apply(ctx, graph, false, result); err != nil {
 		return err
 	}
-	d, err := model.Describe(ctx, n.out)
+	return a.saveModel(ctx, graph, n.out, result)
+}
+
+// saveModel writes a model and makes what it is the command's result.
+func (a *app) saveModel(ctx context.Context, graph *model.Graph, path string, result map[string]any) error {
+	if err := model.Save(graph, path); err != nil {
+		return err
+	}
+	d, err := model.Describe(ctx, path)
 	if err != nil {
 		return err
 	}
-	result["sha256"], result["parameters"] = d.SHA256, d.Parameters
+	result["path"], result["sha256"], result["parameters"] = path, d.SHA256, d.Parameters
 	a.result = result
 	return nil
-}
-
-// calibrationJob returns the job whose images and preprocessing are used: the
-// one that was named, or one that says what the flags say.
-func (n *modelNew) calibrationJob(graph *model.Graph) (*pipeline.Job, error) {
-	if n.calibrateFor != "" {
-		return pipeline.LoadJob(n.calibrateFor)
-	}
-	job := pipeline.DefaultJob()
-	job.Images.Bucket = n.calibrate
-	job.Images.Prefix, job.Images.Glob = n.images.Prefix, n.images.Glob
-	if !strings.Contains(n.calibrate, "://") {
-		folder, err := filepath.Abs(n.calibrate)
-		if err != nil {
-			return nil, pipeline.BadConfig(err)
-		}
-		job.Images.Bucket = (&url.URL{Scheme: "file", Path: folder}).String()
-	}
-	size := int(graph.Inputs()[0].Shape[2].Size)
-	p := &job.Preprocess
-	resize := n.resize
-	switch {
-	case resize < 0 && size == p.Crop[0]:
-		resize = p.Resize[0]
-	case resize < 0:
-		resize = size
-	}
-	p.Resize, p.Crop = pipeline.Size{resize}, pipeline.Size{size}
-	copy(p.Mean[:], n.mean)
-	copy(p.Std[:], n.std)
-	return job, nil
-}
-
-// apply calibrates graph with the job's images.
-func (n *modelNew) apply(ctx context.Context, graph *model.Graph, job *pipeline.Job) (model.Calibrated, error) {
-	library, err := findLibrary(job.Runtime.Library)
-	if err != nil {
-		return model.Calibrated{}, err
-	}
-	rt, err := model.OpenRuntime(library)
-	if err != nil {
-		return model.Calibrated{}, err
-	}
-	images, err := bucket.Open(ctx, job.Images.Bucket, bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request})
-	if err != nil {
-		return model.Calibrated{}, pipeline.BadConfig(err)
-	}
-	done, err := model.Calibration{Images: images, Select: job.Images, Preprocess: job.Preprocess, Batches: n.batches, Batch: n.batch}.
-		Apply(ctx, rt, graph, scratchFolder(job))
-	return done, errors.Join(err, images.Close())
-}
-
-// scratchFolder is a job's local.dir, or its default.
-func scratchFolder(job *pipeline.Job) string {
-	if job.Local.Dir != "" {
-		return job.Local.Dir
-	}
-	return defaultScratch()
 }
 
 func (a *app) modelInspectCommand() *cobra.Command {
@@ -235,6 +123,9 @@ func describeModel(d *model.Description) error {
 	}
 	for _, t := range d.Outputs {
 		row("output", "%s %s %v", t.Name, t.Type, t.Shape)
+	}
+	if f := d.Features; f != nil {
+		row("features", "%s %s %v", f.Name, f.Type, f.Shape)
 	}
 	row("parameters", "%d", d.Parameters)
 	var ops []string

@@ -78,6 +78,9 @@ func TestModelNewRefuses(t *testing.T) {
 		{64, calibration("m.onnx", "--calibrate", images, "--mean", "0.5"), "three numbers"},
 		{64, calibration("m.onnx", "--calibrate", images, "--std", "1,0,1"), "positive"},
 		{64, calibration("m.onnx", "--calibrate", images, "--heads", "0"), "heads"},
+		{64, small("m.onnx", "--head", "softmax"), "linear and cosine"},
+		{64, small("m.onnx", "--temperature", "0.2"), "temperature"},
+		{64, small("m.onnx", "--arch", "alexnet-big", "--size", "32"), "223 to 254"},
 		{65, calibration("m.onnx", "--calibrate", images, "--prefix", "none/"), "none/"},
 		{78, calibration("m.onnx", "--calibrate", r.path("nowhere")), "nowhere"},
 		{78, calibration("m.onnx", "--calibrate-for", "nowhere.yaml"), "nowhere.yaml"},
@@ -109,7 +112,7 @@ func TestModelInspect(t *testing.T) {
 	if metadata["sela.seed"] != "5" || metadata["sela.calibration_images"] == nil {
 		t.Errorf("metadata %v", metadata)
 	}
-	for _, says := range []string{"head_1 float32 [N 8]", "9 BatchNormalization", "ai.onnx:17", m["sha256"].(string)} {
+	for _, says := range []string{"head_1 float32 [N 8]", "features float32 [N 256]", "9 BatchNormalization", "ai.onnx:17", m["sha256"].(string)} {
 		if !strings.Contains(out.stderr, says) {
 			t.Errorf("the table lacks %q:\n%s", says, out.stderr)
 		}

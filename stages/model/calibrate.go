@@ -37,6 +37,9 @@ type Calibration struct {
 	// each has at most; of fewer images the batches are smaller. In a batch each
 	// layer is normalised by the batch's own statistics, so it should be large.
 	Batches, Batch int
+	// HeadsOnly leaves the layers before the network's features as they are: for
+	// new heads on a trained trunk.
+	HeadsOnly bool
 }
 
 // Calibrated is what a calibration used.
@@ -68,7 +71,11 @@ func (c Calibration) Apply(ctx context.Context, rt *Runtime, g *Graph, dir strin
 	if err != nil {
 		return Calibrated{}, fmt.Errorf("calibrate: %w", err)
 	}
-	statistics, err := onnx.NewCalibration(g)
+	prepare := onnx.NewCalibration
+	if c.HeadsOnly {
+		prepare = onnx.NewHeadCalibration
+	}
+	statistics, err := prepare(g)
 	if err != nil {
 		return Calibrated{}, pipeline.BadConfig(err)
 	}

@@ -17,6 +17,7 @@ type Description struct {
 	Opsets     map[string]int64  `json:"opsets"` // version by operator domain; ONNX's own is "ai.onnx"
 	Inputs     []Tensor          `json:"inputs"`
 	Outputs    []Tensor          `json:"outputs"`
+	Features   *Tensor           `json:"features"`   // [N, D], what the heads read; null where the outputs are not linear layers of one tensor
 	Parameters int64             `json:"parameters"` // trainable values; running statistics are none
 	Ops        []OpCount         `json:"ops"`        // most frequent first
 	Metadata   map[string]string `json:"metadata"`
@@ -56,6 +57,9 @@ func Describe(ctx context.Context, path string) (*Description, error) {
 	d := &Description{
 		SHA256: digest.SHA256, Producer: info.Producer, IRVersion: info.IRVersion, Opsets: map[string]int64{},
 		Inputs: tensors(info.Inputs), Outputs: tensors(info.Outputs), Parameters: info.Parameters, Metadata: info.Metadata,
+	}
+	if v, err := g.Features(""); err == nil {
+		d.Features = &tensors([]onnx.Value{v})[0]
 	}
 	for _, f := range digest.Files {
 		d.Files = append(d.Files, File(f))

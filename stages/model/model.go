@@ -4,7 +4,8 @@
 //   - [Local]: a model from wherever a job says it lies to this machine's disk;
 //     [Load]: its graph and its digest; [Describe]: what a person wants to know
 //     of it.
-//   - [New]: a built-in network with random weights; [Calibration.Apply]: its
+//   - [New]: a built-in network with random weights; [ReplaceHeads]: new heads on
+//     any network, [Trunk]: it without heads; [Calibration.Apply]: its
 //     BatchNormalization statistics, from images; [Save]: its file.
 //
 // Graphs, sessions and images themselves are the business of the internal

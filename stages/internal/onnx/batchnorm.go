@@ -4,15 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	"sela/stages/internal/onnx/onnxpb"
 )
 
-// ErrNoBatchNorm is wrapped by NewCalibration's error for a graph without
-// BatchNormalization, which needs no calibration.
-var ErrNoBatchNorm = errors.New("the graph has no BatchNormalization")
+// ErrNoBatchNorm is wrapped by the errors about a model whose layers in question
+// hold no BatchNormalization and need no calibration.
+var ErrNoBatchNorm = errors.New("there is no BatchNormalization")
 
 // reduceAxesInput is the operator set in which ReduceMean's axes became an input.
 const reduceAxesInput = 18
@@ -65,13 +66,27 @@ func isBatchNorm(n *onnxpb.NodeProto) bool {
 
 // NewCalibration prepares the calibration of m, which it does not change. The
 // layers must be in evaluation mode and their statistics initialisers.
-func NewCalibration(m *Model) (*Calibration, error) {
+func NewCalibration(m *Model) (*Calibration, error) { return m.calibration(nil) }
+
+// NewHeadCalibration is NewCalibration of the layers that lie behind m's
+// features, as [Model.Features] finds them. Those before them, which came with a
+// trained trunk, normalise by the statistics they have.
+func NewHeadCalibration(m *Model) (*Calibration, error) {
+	f, err := m.features("")
+	if err != nil {
+		return nil, fmt.Errorf("calibrate heads: %w", err)
+	}
+	return m.calibration(m.needed(f.name))
+}
+
+// calibration leaves out the layers that make one of the values in leave.
+func (m *Model) calibration(leave map[string]bool) (*Calibration, error) {
 	if err := m.editable(); err != nil {
 		return nil, fmt.Errorf("calibrate: %w", err)
 	}
 	c := &Calibration{Graph: m.Clone()}
 	for i, n := range m.Proto.GetGraph().GetNode() {
-		if !isBatchNorm(n) {
+		if !isBatchNorm(n) || slices.ContainsFunc(n.Output, func(o string) bool { return leave[o] }) {
 			continue
 		}
 		l, err := m.normLayer(i, n)

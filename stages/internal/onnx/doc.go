@@ -15,6 +15,9 @@
 //   - [Builder]: new graphs, or more nodes in an existing one. All edits and all
 //     networks are made with it.
 //   - [NewNetwork]: the built-in networks, with seeded random weights.
+//   - [Model.Features]: what a model's heads read; [Model.ReplaceHeads]: new heads
+//     there; [Model.Trunk]: the model up to there; [InitFrom]: a trunk's weights
+//     from another model.
 //   - [Calibration]: BatchNormalization's running statistics from a few batches.
 //
 // # What a model is

@@ -65,15 +65,22 @@ func (m *Model) valueNames() []string {
 	return names
 }
 
-// describe returns what the model states of a value.
+// describe returns what the model states of a value: of several statements the
+// first that has a shape, and without such the first.
 func (m *Model) describe(name string) Value {
 	g := m.Proto.GetGraph()
+	found := Value{Name: name}
 	for _, v := range slices.Concat(g.GetInput(), g.GetOutput(), g.GetValueInfo()) {
-		if v.GetName() == name {
-			return valueOf(v)
+		if v.GetName() != name {
+			continue
+		}
+		if stated := valueOf(v); stated.Shape != nil {
+			return stated
+		} else if found.DType == 0 {
+			found = stated
 		}
 	}
-	return Value{Name: name}
+	return found
 }
 
 // nearest returns up to n names in order of similarity to want: those that

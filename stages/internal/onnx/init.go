@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
@@ -21,13 +22,13 @@ func uniform(seed uint64, name string, std float64, dims ...int64) *onnxpb.Tenso
 	h.Write([]byte(name))
 	r := rand.NewPCG(seed, h.Sum64())
 	n, _ := elements(dims)
-	values := make([]float32, n)
+	raw := make([]byte, 4*n)
 	bound := math.Sqrt(3) * std
-	for i := range values {
+	for i := 0; i < len(raw); i += 4 {
 		u := float64(r.Uint64()>>11) * 0x1p-52 // [0, 2), exact
-		values[i] = float32(bound * (u - 1))
+		binary.LittleEndian.PutUint32(raw[i:i+4], math.Float32bits(float32(bound*(u-1))))
 	}
-	return NewTensor(values, dims...)
+	return rawTensor(Float32, raw, dims)
 }
 
 // heConv returns the weights [out, in, k, k] of a convolution before a ReLU:

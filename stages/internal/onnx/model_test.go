@@ -279,6 +279,9 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(data)
 	}
+	for name := range exports {
+		f.Add(encode(f, load(f, name)))
+	}
 	stacked, _ := onnxtest.Classifier{Stacked: true, Clusters: []int{3, 3}, External: "w"}.Build()
 	f.Add(encode(f, stacked))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -311,6 +314,19 @@ func FuzzParse(f *testing.F) {
 		}
 		if cal, err := onnx.NewCalibration(m); err == nil && len(cal.Graph.Proto.Graph.Node) <= len(m.Proto.Graph.Node) {
 			t.Error("a calibration adds nothing")
+		}
+		before = encode(t, m)
+		if trunk, err := m.Trunk(""); err == nil {
+			if len(trunk.Proto.Graph.Output) != 1 || !bytes.Equal(before, encode(t, m)) {
+				t.Error("a trunk has one output and is a copy")
+			}
+			_, _ = onnx.InitFrom(trunk, m)
+		}
+		for _, kind := range []onnx.HeadKind{onnx.LinearHead, onnx.CosineHead} {
+			c := m.Clone()
+			if heads, err := c.ReplaceHeads("", onnx.HeadOptions{Kind: kind, Heads: 1, Clusters: 2}); err == nil && len(heads) != 1 || err != nil && !bytes.Equal(before, encode(t, c)) {
+				t.Errorf("heads %q, %v, or a refused edit changed the model", heads, err)
+			}
 		}
 	})
 }

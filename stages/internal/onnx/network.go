@@ -3,7 +3,6 @@ package onnx
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,38 +10,42 @@ import (
 
 // NetworkOptions parametrises a built-in network.
 type NetworkOptions struct {
-	ImageSize int    // pixels, height and width; 0 for the network's own default
-	Heads     int    // T
-	Clusters  int    // K, outputs of each head
-	Seed      uint64 // of the weights
-	// HeadGain g scales the heads' weights, whose standard deviation is g/√D; 0
-	// means 1. It sets how peaked an untrained network's rows are: with g = 1, the
-	// logits of a calibrated resnet-s vary by 0.3 (standard deviation) between
-	// CIFAR-10's images, in proportion to g.
+	ImageSize int      // pixels, height and width; 0 for the network's own default
+	Head      HeadKind // "" for linear heads
+	Heads     int      // T
+	Clusters  int      // K, outputs of each head
+	Seed      uint64   // of the weights
+	// HeadGain g scales the weights of linear heads, whose standard deviation is
+	// g/√D; 0 means 1. It sets how peaked an untrained network's rows are: with g =
+	// 1, the logits of a calibrated resnet-s vary by 0.3 (standard deviation)
+	// between CIFAR-10's images, in proportion to g.
 	HeadGain float64
+	// Temperature τ of cosine heads; 0 means 0.1.
+	Temperature float64
 }
 
 // architecture is a trunk and its usual input.
 type architecture struct {
 	imageSize int
+	// sizes are the smallest and the largest image the trunk takes.
+	sizes [2]int
 	// trunk adds the layers from images to features [N, D].
 	trunk func(n *network, images activation) (features string, width int64)
 }
 
+var anySize = [2]int{8, 4096}
+
 var architectures = map[string]architecture{
-	"resnet-s":  {imageSize: 32, trunk: resnetS},
-	"resnet-18": {imageSize: 224, trunk: resnet18},
+	"alexnet-big":   {224, alexnetSizes, alexnet(96, 256, 384, 384, 256)},
+	"alexnet-small": {224, alexnetSizes, alexnet(64, 192, 384, 256, 256)},
+	"alexnet-s":     {32, anySize, alexnetS},
+	"resnet-s":      {32, anySize, resnetS},
+	"resnet-18":     {224, anySize, resnet18},
+	"resnet-50":     {224, anySize, resnet50},
 }
 
 // Networks returns the names NewNetwork knows, sorted.
 func Networks() []string { return slices.Sorted(maps.Keys(architectures)) }
-
-// Bounds on what a network may be asked for, so that a slip of the keyboard is
-// an error and not an exhausted memory.
-const (
-	maxImageSize   = 4096
-	maxHeadWeights = 1 << 29 // of all heads; the file format ends at 2 GiB
-)
 
 // NewNetwork builds a network in evaluation mode with random weights that are a
 // function of its name and options. It has one input, images, float32
@@ -53,12 +56,25 @@ const (
 //   - resnet-s, for 32 pixels: a 3×3 convolution of stride 2 to 64 channels, one
 //     basic block each of 64, 128 and 256 channels (16, 8 and 4 pixels), global
 //     average; conv1 … conv4, D = 256.
-//   - resnet-18, for 224 pixels: He et al. 2016 (arXiv 1512.03385, table 1);
-//     conv1 … conv5, D = 512. Parameters are named as in torchvision.
+//   - alexnet-s, for 32 pixels: five 3×3 convolutions to 64, 96, 128, 128 and 256
+//     channels, each with BatchNormalization; pools after the first, second and
+//     fifth (16, 8 and 4 pixels), global average; conv1 … conv5, D = 256. An
+//     image takes 51.3 million multiplications, one of resnet-s 48.7 million.
+//   - resnet-18 and resnet-50, for 224 pixels: He et al. 2016 (arXiv 1512.03385,
+//     table 1), the blocks of resnet-50 with their stride in the 3×3 convolution;
+//     conv1 … conv5, D = 512 and 2048. Parameters are named as in torchvision.
+//   - alexnet-big and alexnet-small, for 224 pixels: Krizhevsky et al. 2012 with
+//     BatchNormalization after each convolution, as in the reference
+//     implementation of self-labelling (Asano et al. 2020): five convolutions to
+//     96, 256, 384, 384 and 256 channels, or 64, 192, 384, 256 and 256, three
+//     pools, and two layers of 4096 behind Dropout; conv1 … conv5, D = 4096.
+//     Parameters are named as there and as in torchvision. The first of the large
+//     layers reads maps of 6×6, which images of 223 to 254 pixels give.
 //
-// Convolutions start as He et al. 2015 propose, heads with standard deviation
-// g/√D and bias 0, BatchNormalization with scale 1, bias 0 and running
-// statistics 0 and 1, which mean nothing until a [Calibration].
+// Convolutions start as He et al. 2015 propose, the large layers of AlexNet with
+// standard deviation 0.01, BatchNormalization with scale 1, bias 0 and running
+// statistics 0 and 1, which mean nothing until a [Calibration]. Heads are
+// described at [HeadOptions].
 func NewNetwork(name string, o NetworkOptions) (*Model, error) {
 	a, ok := architectures[name]
 	if !ok {
@@ -67,110 +83,28 @@ func NewNetwork(name string, o NetworkOptions) (*Model, error) {
 	if o.ImageSize == 0 {
 		o.ImageSize = a.imageSize
 	}
-	if o.HeadGain == 0 {
-		o.HeadGain = 1
+	if o.ImageSize < a.sizes[0] || o.ImageSize > a.sizes[1] {
+		return nil, fmt.Errorf("new network: %s for images of %d pixels, want %d to %d", name, o.ImageSize, a.sizes[0], a.sizes[1])
 	}
-	switch {
-	case o.ImageSize < 8 || o.ImageSize > maxImageSize:
-		return nil, fmt.Errorf("new network: images of %d pixels, want 8 to %d", o.ImageSize, maxImageSize)
-	case o.Heads < 1 || o.Heads > maxHeads:
-		return nil, fmt.Errorf("new network: %d heads, want 1 to %d", o.Heads, maxHeads)
-	case o.Clusters < 2 || o.Clusters > maxHeadWeights:
-		return nil, fmt.Errorf("new network: %d clusters, want 2 or more", o.Clusters)
-	case !(o.HeadGain > 0) || math.IsInf(o.HeadGain, 0):
-		return nil, fmt.Errorf("new network: head gain %g, want more than 0", o.HeadGain)
+	heads, err := HeadOptions{Kind: o.Head, Heads: o.Heads, Clusters: o.Clusters, Seed: o.Seed, Gain: o.HeadGain, Temperature: o.Temperature}.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("new network: %w", err)
 	}
 	n := &network{Builder: NewBuilder(name), seed: o.Seed}
 	size := int64(o.ImageSize)
 	images := n.Input(Value{Name: "images", DType: Float32, Shape: batchOf(3, size, size)})
 	features, width := a.trunk(n, activation{images, 3, size, size})
-	if int64(o.Heads)*int64(o.Clusters) > maxHeadWeights/width {
-		return nil, fmt.Errorf("new network: %d heads × %d clusters × %d features exceed a model file's 2 GiB", o.Heads, o.Clusters, width)
+	if err := heads.fits(width); err != nil {
+		return nil, fmt.Errorf("new network: %w", err)
 	}
-	for i := range o.Heads {
-		n.linearHead("head_"+strconv.Itoa(i), features, width, int64(o.Clusters), o.HeadGain)
-	}
+	n.heads(features, width, Dim{Name: "N"}, heads)
 	n.SetMetadata("sela.network", name)
 	n.SetMetadata("sela.image_size", strconv.Itoa(o.ImageSize))
 	n.SetMetadata("sela.seed", strconv.FormatUint(o.Seed, 10))
-	n.SetMetadata("sela.head_gain", strconv.FormatFloat(o.HeadGain, 'g', -1, 64))
-	return n.Model(), nil
-}
-
-func batchOf(sizes ...int64) []Dim {
-	shape := []Dim{{Name: "N"}}
-	for _, s := range sizes {
-		shape = append(shape, Dim{Size: s})
+	if heads.Kind == LinearHead {
+		n.SetMetadata(metaHeadGain, strconv.FormatFloat(heads.Gain, 'g', -1, 64))
+	} else {
+		n.recordHeads(features, heads)
 	}
-	return shape
-}
-
-// network adds layers with random parameters, which are named prefix.weight and
-// so on.
-type network struct {
-	*Builder
-	seed uint64
-}
-
-// activation is a value [N, c, h, w].
-type activation struct {
-	name    string
-	c, h, w int64
-}
-
-// The settings ResNets are trained with: momentum is the share of the running
-// statistics that is kept, one minus PyTorch's.
-const (
-	normEpsilon  = 1e-5
-	normMomentum = 0.9
-)
-
-// conv adds a k×k convolution without bias, padded by (k−1)/2.
-func (n *network) conv(x activation, prefix string, out, k, stride int64) activation {
-	weight := n.Const(prefix+".weight", heConv(n.seed, prefix+".weight", out, x.c, k))
-	p := (k - 1) / 2
-	y := n.Node("Conv", prefix+".out", []string{x.name, weight},
-		Ints("kernel_shape", k, k), Ints("strides", stride, stride), Ints("pads", p, p, p, p))
-	return activation{y, out, strided(x.h, stride), strided(x.w, stride)}
-}
-
-// strided is the size left by an odd window padded by half its width.
-func strided(size, stride int64) int64 { return (size-1)/stride + 1 }
-
-func (n *network) batchNorm(x activation, prefix string) activation {
-	x.name = n.Node("BatchNormalization", prefix+".out", []string{
-		x.name,
-		n.Const(prefix+".weight", fill(x.c, 1)),
-		n.Const(prefix+".bias", fill(x.c, 0)),
-		n.Const(prefix+".running_mean", fill(x.c, 0)),
-		n.Const(prefix+".running_var", fill(x.c, 1)),
-	}, Float("epsilon", normEpsilon), Float("momentum", normMomentum))
-	return x
-}
-
-// relu adds a rectifier whose output is named out.
-func (n *network) relu(x activation, out string) activation {
-	x.name = n.Node("Relu", out, []string{x.name})
-	return x
-}
-
-// stage states the shape of the activation a stage ends with.
-func (n *network) stage(x activation) activation {
-	n.Describe(Value{Name: x.name, DType: Float32, Shape: batchOf(x.c, x.h, x.w)})
-	return x
-}
-
-// pool adds the global average over space: features [N, c].
-func (n *network) pool(x activation) (string, int64) {
-	y := n.Node("GlobalAveragePool", "pool.out", []string{x.name})
-	y = n.Node("Flatten", "features", []string{y}, Int("axis", 1))
-	n.Describe(Value{Name: y, DType: Float32, Shape: batchOf(x.c)})
-	return y, x.c
-}
-
-func (n *network) linearHead(name, features string, width, clusters int64, gain float64) {
-	weight := n.Const(name+".weight", uniform(n.seed, name+".weight", gain/math.Sqrt(float64(width)), clusters, width))
-	bias := n.Const(name+".bias", fill(clusters, 0))
-	y := n.Node("Gemm", name, []string{features, weight, bias}, Int("transB", 1))
-	n.Output(Value{Name: y, DType: Float32, Shape: batchOf(clusters)})
+	return n.Model(), nil
 }

@@ -23,7 +23,7 @@ func network(t testing.TB, name string, o onnx.NetworkOptions) *onnx.Model {
 }
 
 func TestNetworks(t *testing.T) {
-	if got, want := onnx.Networks(), []string{"resnet-18", "resnet-s"}; !slices.Equal(got, want) {
+	if got, want := onnx.Networks(), []string{"alexnet-big", "alexnet-s", "alexnet-small", "resnet-18", "resnet-50", "resnet-s"}; !slices.Equal(got, want) {
 		t.Errorf("networks %q, want %q", got, want)
 	}
 	for _, c := range []struct {
@@ -34,6 +34,26 @@ func TestNetworks(t *testing.T) {
 		// torchvision's resnet18 has 11,689,512 parameters with 1,000 classes.
 		{"resnet-18", onnx.NetworkOptions{Heads: 1, Clusters: 1000},
 			"[images float32 [N 3 224 224]] [head_0 float32 [N 1000]] 11689512 [{BatchNormalization 20} {Conv 20} {Relu 17} {Add 8} {Flatten 1} {Gemm 1} {GlobalAveragePool 1} {MaxPool 1}] conv1 [N 64 112 112] conv2 [N 64 56 56] conv3 [N 128 28 28] conv4 [N 256 14 14] conv5 [N 512 7 7] features [N 512]"},
+		// 23,454,912 in torchvision's resnet50 convolutions, 53,120 in its
+		// normalisation, 2,049,000 in 1,000 classes.
+		{"resnet-50", onnx.NetworkOptions{Heads: 1, Clusters: 1000},
+			"[images float32 [N 3 224 224]] [head_0 float32 [N 1000]] 25557032 [{BatchNormalization 53} {Conv 53} {Relu 49} {Add 16} {Flatten 1} {Gemm 1} {GlobalAveragePool 1} {MaxPool 1}] conv1 [N 64 112 112] conv2 [N 256 56 56] conv3 [N 512 28 28] conv4 [N 1024 14 14] conv5 [N 2048 7 7] features [N 2048]"},
+		// Convolutions 34,944 + 614,656 + 885,120 + 1,327,488 + 884,992,
+		// normalisation 2 × 1,376, classifier 37,752,832 + 16,781,312, 3 heads
+		// 12,291,000.
+		{"alexnet-big", onnx.NetworkOptions{Heads: 3, Clusters: 1000},
+			"[images float32 [N 3 224 224]] [head_0 float32 [N 1000] head_1 float32 [N 1000] head_2 float32 [N 1000]] 70575096 [{Relu 7} {BatchNormalization 5} {Conv 5} {Gemm 5} {MaxPool 3} {Dropout 2} {Flatten 1}] conv1 [N 96 55 55] conv2 [N 256 27 27] conv3 [N 384 13 13] conv4 [N 384 13 13] conv5 [N 256 13 13] features [N 4096]"},
+		// Convolutions 23,296 + 307,392 + 663,936 + 884,992 + 590,080,
+		// normalisation 2 × 1,152, classifier and heads as above.
+		{"alexnet-small", onnx.NetworkOptions{Heads: 3, Clusters: 1000, ImageSize: 254},
+			"[images float32 [N 3 254 254]] [head_0 float32 [N 1000] head_1 float32 [N 1000] head_2 float32 [N 1000]] 69297144 [{Relu 7} {BatchNormalization 5} {Conv 5} {Gemm 5} {MaxPool 3} {Dropout 2} {Flatten 1}] conv1 [N 64 62 62] conv2 [N 192 30 30] conv3 [N 384 14 14] conv4 [N 256 14 14] conv5 [N 256 14 14] features [N 4096]"},
+		// Convolutions 1,728 + 55,296 + 110,592 + 147,456 + 294,912,
+		// normalisation 2 × 672, a head of 2,570.
+		{"alexnet-s", onnx.NetworkOptions{Heads: 1, Clusters: 10},
+			"[images float32 [N 3 32 32]] [head_0 float32 [N 10]] 613898 [{BatchNormalization 5} {Conv 5} {Relu 5} {MaxPool 3} {Flatten 1} {Gemm 1} {GlobalAveragePool 1}] conv1 [N 64 32 32] conv2 [N 96 16 16] conv3 [N 128 8 8] conv4 [N 128 8 8] conv5 [N 256 8 8] features [N 256]"},
+		// The projection 65,792 + 512 + 32,896, prototypes 2 × 16,384.
+		{"alexnet-s", onnx.NetworkOptions{Heads: 2, Clusters: 128, ImageSize: 63, Head: onnx.CosineHead},
+			"[images float32 [N 3 63 63]] [head_0 float32 [N 128] head_1 float32 [N 128]] 743296 [{BatchNormalization 6} {Relu 6} {Conv 5} {Mul 5} {Add 3} {Div 3} {MaxPool 3} {ReduceSum 3} {Sqrt 3} {Gemm 2} {MatMul 2} {Flatten 1} {GlobalAveragePool 1}] conv1 [N 64 63 63] conv2 [N 96 31 31] conv3 [N 128 15 15] conv4 [N 128 15 15] conv5 [N 256 15 15] features [N 256]"},
 		{"resnet-s", onnx.NetworkOptions{Heads: 2, Clusters: 128, Seed: 1},
 			"[images float32 [N 3 32 32]] [head_0 float32 [N 128] head_1 float32 [N 128]] 1290816 [{BatchNormalization 9} {Conv 9} {Relu 7} {Add 3} {Gemm 2} {Flatten 1} {GlobalAveragePool 1}] conv1 [N 64 16 16] conv2 [N 64 16 16] conv3 [N 128 8 8] conv4 [N 256 4 4] features [N 256]"},
 		{"resnet-s", onnx.NetworkOptions{Heads: 1, Clusters: 2, ImageSize: 65},
@@ -127,24 +147,15 @@ func TestNetworkWeights(t *testing.T) {
 		"head_0.weight":                3 / math.Sqrt(256),
 		"head_1.weight":                3 / math.Sqrt(256),
 	} {
-		var sum, squares, peak float64
-		v := floats(m, name)
-		for _, x := range v {
-			sum += float64(x)
-			squares += float64(x) * float64(x)
-			peak = max(peak, math.Abs(float64(x)))
-		}
-		n := float64(len(v))
-		// Six standard errors of the mean and of the variance of n uniform draws.
-		if mean := sum / n; math.Abs(mean) > 6*std/math.Sqrt(n) {
-			t.Errorf("%s: mean %g", name, mean)
-		}
-		if r := squares / n / (std * std); math.Abs(r-1) > 6*math.Sqrt(0.8/n) {
-			t.Errorf("%s: variance is %g times the wanted", name, r)
-		}
-		if peak > math.Sqrt(3)*std*1.000001 {
-			t.Errorf("%s: %g is outside the range of ±√3·%g", name, peak, std)
-		}
+		checkSpread(t, name, floats(m, name), std)
+	}
+	cosine := network(t, "resnet-s", onnx.NetworkOptions{Heads: 2, Clusters: 128, Seed: 7, Head: onnx.CosineHead})
+	for name, std := range map[string]float64{
+		"projection.0.weight": math.Sqrt(2. / 256),
+		"projection.3.weight": 1. / 16,
+		"head_1.weight":       math.Sqrt(1. / 128),
+	} {
+		checkSpread(t, name, floats(cosine, name), std)
 	}
 	if slices.Equal(floats(m, "head_0.weight"), floats(m, "head_1.weight")) {
 		t.Error("both heads have the same weights")
@@ -168,6 +179,28 @@ func TestNetworkWeights(t *testing.T) {
 	}
 }
 
+// checkSpread fails unless v are draws from ±√3·std with a mean of 0.
+func checkSpread(t *testing.T, name string, v []float32, std float64) {
+	t.Helper()
+	var sum, squares, peak float64
+	for _, x := range v {
+		sum += float64(x)
+		squares += float64(x) * float64(x)
+		peak = max(peak, math.Abs(float64(x)))
+	}
+	n := float64(len(v))
+	// Six standard errors of the mean and of the variance of n uniform draws.
+	if mean := sum / n; math.Abs(mean) > 6*std/math.Sqrt(n) {
+		t.Errorf("%s: mean %g", name, mean)
+	}
+	if r := squares / n / (std * std); math.Abs(r-1) > 6*math.Sqrt(0.8/n) {
+		t.Errorf("%s: variance is %g times the wanted", name, r)
+	}
+	if peak > math.Sqrt(3)*std*1.000001 {
+		t.Errorf("%s: %g is outside the range of ±√3·%g", name, peak, std)
+	}
+}
+
 func TestNetworkRefuses(t *testing.T) {
 	good := onnx.NetworkOptions{Heads: 1, Clusters: 10}
 	with := func(change func(*onnx.NetworkOptions)) onnx.NetworkOptions {
@@ -175,7 +208,7 @@ func TestNetworkRefuses(t *testing.T) {
 		change(&o)
 		return o
 	}
-	if _, err := onnx.NewNetwork("vgg", good); err == nil || !strings.Contains(err.Error(), "resnet-18, resnet-s") {
+	if _, err := onnx.NewNetwork("vgg", good); err == nil || !strings.Contains(err.Error(), "resnet-18, resnet-50, resnet-s") {
 		t.Errorf("unknown network: %v", err)
 	}
 	for want, o := range map[string]onnx.NetworkOptions{
@@ -187,9 +220,21 @@ func TestNetworkRefuses(t *testing.T) {
 		"head gain -1":        with(func(o *onnx.NetworkOptions) { o.HeadGain = -1 }),
 		"2 GiB":               with(func(o *onnx.NetworkOptions) { o.Heads, o.Clusters = 4096, 1<<20 }),
 		"1073741824 clusters": with(func(o *onnx.NetworkOptions) { o.Clusters = 1 << 30 }),
+		`kind "softmax"`:      with(func(o *onnx.NetworkOptions) { o.Head = "softmax" }),
+		"no temperature":      with(func(o *onnx.NetworkOptions) { o.Temperature = 1 }),
+		"no gain":             with(func(o *onnx.NetworkOptions) { o.Head, o.HeadGain = onnx.CosineHead, 1 }),
+		"temperature -1":      with(func(o *onnx.NetworkOptions) { o.Head, o.Temperature = onnx.CosineHead, -1 }),
+		"128 features":        with(func(o *onnx.NetworkOptions) { o.Head, o.Heads, o.Clusters = onnx.CosineHead, 4096, 1<<20 }),
 	} {
 		if _, err := onnx.NewNetwork("resnet-s", o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: error %v, want one with %q", o, err, want)
+		}
+	}
+	for _, size := range []int{32, 222, 255} {
+		o := good
+		o.ImageSize = size
+		if _, err := onnx.NewNetwork("alexnet-big", o); err == nil || !strings.Contains(err.Error(), "want 223 to 254") {
+			t.Errorf("alexnet-big for %d pixels: error %v", size, err)
 		}
 	}
 }

@@ -18,11 +18,13 @@ var ErrModel = errors.New("model")
 // ElementType is the type of a tensor's elements, as ONNX names it.
 type ElementType string
 
-// The element types that slots carry. [TensorInfo] may name others.
+// The element types that tensors carry; Int64 is for a [Stepper]'s feeds alone.
+// [TensorInfo] may name others.
 const (
 	Float32 ElementType = "float32"
 	Float16 ElementType = "float16"
 	Uint8   ElementType = "uint8"
+	Int64   ElementType = "int64"
 )
 
 // TensorInfo describes an input or output of a model.

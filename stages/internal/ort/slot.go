@@ -35,6 +35,7 @@ type Tensor struct {
 	f32    []float32 // a float32 tensor, or a float16 output widened
 	f16    []uint16
 	u8     []byte
+	i64    []int64
 	value  binding.Value
 	pinned runtime.Pinner
 }
@@ -52,6 +53,10 @@ func (t *Tensor) Float16() []uint16 { return t.f16 }
 // Uint8 returns the elements of a uint8 tensor and nil for other types; the
 // terms are those of [Tensor.Float32].
 func (t *Tensor) Uint8() []byte { return t.u8 }
+
+// Int64 returns the elements of an int64 tensor and nil for other types; the
+// terms are those of [Tensor.Float32].
+func (t *Tensor) Int64() []int64 { return t.i64 }
 
 // NewSlot makes the tensors for inputs of the given shapes, one per input of
 // the session, in order. The first dimension of the first input is the batch.
@@ -167,6 +172,10 @@ func newTensor(info TensorInfo, dims []int64) (*Tensor, error) {
 		t.u8 = make([]byte, n)
 		t.pinned.Pin(&t.u8[0])
 		t.value, err = binding.NewTensor(binding.Shape(t.Dims), t.u8)
+	case Int64:
+		t.i64 = make([]int64, n)
+		t.pinned.Pin(&t.i64[0])
+		t.value, err = binding.NewTensor(binding.Shape(t.Dims), t.i64)
 	case Float16:
 		t.f16 = make([]uint16, n)
 		t.pinned.Pin(&t.f16[0])
@@ -178,6 +187,14 @@ func newTensor(info TensorInfo, dims []int64) (*Tensor, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// free ends the tensor. Its memory is Go's.
+func (t *Tensor) free() error {
+	err := t.value.Destroy()
+	t.pinned.Unpin()
+	t.f32, t.f16, t.u8, t.i64 = nil, nil, nil, nil
+	return err
 }
 
 // elements returns the number of elements, at least 1.
@@ -207,9 +224,7 @@ func (slot *Slot) Close() error {
 	defer slot.session.rt.release()
 	var errs []error
 	for _, t := range slices.Concat(slot.Inputs, slot.Outputs) {
-		errs = append(errs, t.value.Destroy())
-		t.pinned.Unpin()
-		t.f32, t.f16, t.u8 = nil, nil, nil
+		errs = append(errs, t.free())
 	}
 	if slot.options != nil {
 		errs = append(errs, slot.options.Destroy())
