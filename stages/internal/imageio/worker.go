@@ -63,14 +63,38 @@ func (w *Worker) Decode(data []byte) (*RGB, error) {
 }
 
 // DecodePart is [Worker.Decode] for a caller that reads a part of the image
-// only: wanted is given the width and height that the header states, before any
-// pixel is decoded, and returns that part. Pixels outside it are undefined.
+// only, turned as the spec's orientation says: wanted is given the size of the
+// turned image, before any pixel is decoded, and returns that part. Pixels
+// outside it are undefined.
 func (w *Worker) DecodePart(data []byte, wanted func(width, height int) image.Rectangle) (*RGB, error) {
-	err := w.decoder.decode(data, func(h header) reading { return reading{window: wanted(h.width, h.height)} }, &w.image)
+	turn := upright
+	err := w.decoder.decode(data, func(h header) (r reading) {
+		turn = w.turn(h, data)
+		if turn >= 5 { // a quarter turn
+			h.width, h.height = h.height, h.width
+		}
+		if part := wanted(h.width, h.height); turn == upright {
+			r.window = part
+		}
+		return r
+	}, &w.image)
 	if err != nil {
 		return nil, err
 	}
-	return &w.image, nil
+	if turn == upright {
+		return &w.image, nil
+	}
+	orient(&w.image, turn, &w.turned)
+	return &w.turned, nil
+}
+
+// turn returns how the image is to be turned. Pillow, and so the decoder, turns
+// a TIFF whatever it is asked.
+func (w *Worker) turn(h header, data []byte) int {
+	if w.p.spec.Orientation != EXIFOrientation || h.format == "tiff" {
+		return upright
+	}
+	return orientation(h.format, data)
 }
 
 // Float32 writes the tensor of the encoded image into dst, which has length
@@ -131,10 +155,7 @@ func (w *Worker) pixels(data []byte) ([]byte, error) {
 	s := w.p.spec
 	turn, g := upright, geometry{}
 	err := w.decoder.decode(data, func(h header) (r reading) {
-		// Pillow, and so the decoder, turns a TIFF whatever it is asked.
-		if s.Orientation == EXIFOrientation && h.format != "tiff" {
-			turn = orientation(h.format, data)
-		}
+		turn = w.turn(h, data)
 		if turn >= 5 { // a quarter turn
 			h.width, h.height = h.height, h.width
 		}
