@@ -78,7 +78,7 @@ type Runtime struct {
 	Library   string   `yaml:"library" json:"library" run:"free" doc:"path of the ONNX Runtime library; empty = SELA_ONNXRUNTIME, then beside the binary, then the system's"`
 	Providers []string `yaml:"providers" json:"providers" doc:"execution providers in order: cpu, cuda, tensorrt; one that cannot be had is an error"`
 	Device    int      `yaml:"device" json:"device" run:"free" doc:"number of the GPU"`
-	Threads   int      `yaml:"threads" json:"threads" run:"free" doc:"batches run at once, each on one thread; 0 = the number of cores"`
+	Threads   int      `yaml:"threads" json:"threads" run:"free" doc:"batches run at once, each on one thread; 0 = the number of cores, 3 on a GPU"`
 	Batch     int      `yaml:"batch" json:"batch" doc:"images per call; 0 = the model's own where it is fixed, else 64, fewer for large images on a CPU"`
 	Precision string   `yaml:"precision" json:"precision" doc:"float32, tf32 (cuda, tensorrt) or float16 (tensorrt)"`
 }
@@ -87,7 +87,7 @@ type Runtime struct {
 type Extract struct {
 	ShardRows int64  `yaml:"shard_rows" json:"shard_rows" doc:"rows per task and log-probability shard: a multiple of 1024"`
 	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; the labels that it changes are counted on the sample)"`
-	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores"`
+	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores (on a CPU the same threads run batches)"`
 	ReadAhead Bytes  `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
 	Requests  int    `yaml:"requests" json:"requests" run:"free" doc:"requests to the images' store under way at once; 0 = as many as read_ahead holds, at most 256"`
 }
@@ -119,11 +119,12 @@ type Label struct {
 
 // Train says what is triggered once the labels are published.
 type Train struct {
-	Type     string   `yaml:"type" json:"type" doc:"none, command or http"`
+	Type     string   `yaml:"type" json:"type" doc:"none, command, http or builtin"`
 	Command  []string `yaml:"command" json:"command" doc:"command: program and arguments; {manifest}, {labels}, {run} and {model} are replaced"`
 	URL      string   `yaml:"url" json:"url" doc:"http: where the manifest is POSTed, with its digest as Idempotency-Key"`
 	TokenEnv string   `yaml:"token_env" json:"token_env" doc:"http: name of the environment variable that holds a bearer token"`
-	Timeout  Duration `yaml:"timeout" json:"timeout" doc:"of one attempt; 0s = the task timeout"`
+	Timeout  Duration `yaml:"timeout" json:"timeout" doc:"of one attempt; 0s = the task timeout, none for builtin"`
+	Builtin  Builtin  `yaml:"builtin" json:"builtin" doc:"builtin: train the model on the labels, here"`
 }
 
 // Local bounds what a process puts on its own disk.
@@ -166,7 +167,7 @@ func DefaultJob() *Job {
 		Extract:  Extract{ShardRows: 8192, Stored: "float32", ReadAhead: 64 << 20},
 		Solve:    Solve{Method: "lists", Lambda: 25, MaxIterations: 20000, Balance: "none", Device: "cpu", Memory: 1 << 30},
 		Label:    Label{PartRows: 983040, MaxCountRatio: 1.5},
-		Train:    Train{Type: "none"},
+		Train:    Train{Type: "none", Builtin: defaultBuiltin()},
 		Local:    Local{Bytes: 16 << 30},
 		Keep:     Keep{LogProbs: "1"},
 		Timeouts: Timeouts{Request: Duration(60 * time.Second), Task: Duration(2 * time.Hour)},

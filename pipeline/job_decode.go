@@ -177,7 +177,7 @@ func (d *decoder) list(path string, n ast.Node, v reflect.Value) {
 	}
 }
 
-// single sets a string or a number.
+// single sets a string, a number or a truth value.
 func (d *decoder) single(path string, n ast.Node, v reflect.Value) {
 	text, isString, ok := scalar(n)
 	if !ok {
@@ -194,6 +194,12 @@ func (d *decoder) single(path string, n ast.Node, v reflect.Value) {
 			return
 		}
 		v.SetFloat(f)
+	case reflect.Bool:
+		if isString || text != "true" && text != "false" {
+			d.bad(path, n, "is %q; it must be true or false", text)
+			return
+		}
+		v.SetBool(text == "true")
 	default:
 		i, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		if isString || err != nil {

@@ -74,19 +74,19 @@ func JobTemplate(j *Job) string {
 	fields := j.fields(func(path, doc string) { titles[path] = doc })
 	last := ""
 	for _, f := range fields {
-		parent, name := "", f.path
-		if cut := strings.IndexByte(f.path, '.'); cut >= 0 {
-			parent, name = f.path[:cut], f.path[cut+1:]
+		parent, name, depth := "", f.path, 0
+		if cut := strings.LastIndexByte(f.path, '.'); cut >= 0 {
+			parent, name, depth = f.path[:cut], f.path[cut+1:], 1+strings.Count(f.path[:cut], ".")
 		}
-		if parent != last && parent != "" {
+		switch {
+		case parent == last || parent == "":
+		case depth == 1:
 			fmt.Fprintf(&b, "\n%s:  # %s\n", parent, titles[parent])
+		default: // a section inside the last one
+			fmt.Fprintf(&b, "%-44s # %s\n", strings.Repeat("  ", depth-1)+parent[strings.LastIndexByte(parent, '.')+1:]+":", titles[parent])
 		}
 		last = parent
-		indent := ""
-		if parent != "" {
-			indent = "  "
-		}
-		fmt.Fprintf(&b, "%-44s # %s\n", indent+name+": "+f.value, f.doc)
+		fmt.Fprintf(&b, "%-44s # %s\n", strings.Repeat("  ", depth)+name+": "+f.value, f.doc)
 	}
 	return b.String()
 }

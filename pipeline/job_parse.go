@@ -63,7 +63,7 @@ func (j *Job) resolve(dir string) {
 	for _, b := range []*string{&j.Images.Bucket, &j.Work.Bucket, &j.Labels.Bucket} {
 		*b = bucketURL(dir, *b)
 	}
-	for _, p := range []*string{&j.Model.Path, &j.Local.Dir, &j.Runtime.Library} {
+	for _, p := range []*string{&j.Model.Path, &j.Local.Dir, &j.Runtime.Library, &j.Train.Builtin.Init} {
 		if *p != "" && !strings.Contains(*p, "://") {
 			*p = absolute(dir, *p)
 		}
@@ -223,21 +223,7 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if !(j.Label.MaxCountRatio >= 1 && finite(j.Label.MaxCountRatio)) {
 		bad("label.max_count_ratio", "is %v; it must be at least 1", j.Label.MaxCountRatio)
 	}
-	oneOf("train.type", j.Train.Type, "none", "command", "http")
-	if (j.Train.Type == "command") != (len(j.Train.Command) > 0) {
-		bad("train.command", "is for train.type command: give both or neither")
-	}
-	if (j.Train.Type == "http") != (j.Train.URL != "") {
-		bad("train.url", "is for train.type http: give both or neither")
-	}
-	if j.Train.URL != "" {
-		if u, err := url.Parse(j.Train.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
-			bad("train.url", "must be an http or https URL without a password (use train.token_env)")
-		}
-	}
-	if j.Train.TokenEnv != "" && j.Train.Type != "http" {
-		bad("train.token_env", "is for train.type http")
-	}
+	j.Train.check(bad, oneOf)
 	if j.Local.Bytes < 128<<20 {
 		bad("local.bytes", "is %s; it must be at least 128MiB", j.Local.Bytes)
 	}

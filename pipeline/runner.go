@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -161,9 +162,13 @@ func (r *Runner) attempt(ctx context.Context, run *Run, stage Stage, t Task) err
 	}
 	defer release()
 	run.Observe(Event{Kind: TaskStarted, Stage: stage.Name(), Task: t.ID})
-	limit := time.Duration(run.Job.Timeouts.Task)
-	tctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	limit := cmp.Or(t.Timeout, time.Duration(run.Job.Timeouts.Task))
+	tctx := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		tctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	start := time.Now()
 	first := false
 	if err = stage.Do(tctx, t, a); err == nil {
@@ -188,7 +193,7 @@ func (r *Runner) attempt(ctx context.Context, run *Run, stage Stage, t Task) err
 func overtime(err error, limit time.Duration) error {
 	switch ClassOf(err) {
 	case Bug, Transient, Interrupted:
-		return Retryable(fmt.Errorf("took longer than timeouts.task (%s): %w", Duration(limit), err))
+		return Retryable(fmt.Errorf("took longer than timeouts.task (%s), or what the stage has in its place: %w", Duration(limit), err))
 	default:
 		return err
 	}

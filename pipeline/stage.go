@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"time"
 )
 
 // Stage is one step of a run.
@@ -28,6 +29,8 @@ type Task struct {
 	Inputs string
 	// Scratch is an upper bound, in bytes, of the local files the task needs.
 	Scratch int64
+	// Timeout bounds an attempt: 0 is the job's timeouts.task, less than 0 none.
+	Timeout time.Duration
 	// Rows is the number of rows the task will process, for progress only.
 	Rows int64
 	// Index is the task's position in the stage's plan.

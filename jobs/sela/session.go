@@ -22,6 +22,7 @@ import (
 	"sela/stages/publish"
 	"sela/stages/solve"
 	"sela/stages/train"
+	"sela/stages/train/builtin"
 )
 
 // libraryVariable names the ONNX Runtime library to use.
@@ -110,6 +111,11 @@ func (s *session) openModel(ctx context.Context) error {
 	}
 	if s.design, err = extract.NewDesign(s.job, graph); err != nil {
 		return err
+	}
+	if s.job.Train.Type == builtin.Name {
+		if err := builtin.Check(s.job, s.design); err != nil {
+			return err
+		}
 	}
 	if s.library, err = findLibrary(s.job.Runtime.Library); err != nil {
 		return err
@@ -222,6 +228,9 @@ func (s *session) trigger() (train.Trigger, error) {
 			}
 		}
 		return h, nil
+	case builtin.Name:
+		return builtin.Trigger{Run: s.run, Images: s.images, Labels: s.labels, Design: s.design, Memory: memoryLimit(), Stop: s.app.interrupt.stop,
+			Runtime: func() (*model.Runtime, error) { return model.OpenRuntime(s.library) }, Limit: time.Duration(t.Timeout)}, nil
 	default:
 		return train.None{}, nil
 	}

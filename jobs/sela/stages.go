@@ -51,6 +51,9 @@ func (a *app) stageCommands() []*cobra.Command {
 		if name == extract.Name || name == label.Name {
 			cmd.Flags().StringVar(&share, "shard", "", "i/n, i from 0: do only every n-th task, so that n machines can share the stage")
 		}
+		if name == train.Name {
+			a.addTransfer(cmd)
+		}
 		all = append(all, cmd)
 	}
 	return all

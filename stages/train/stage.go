@@ -5,12 +5,16 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"time"
 
 	"sela/pipeline"
 	"sela/pipeline/bucket"
@@ -45,6 +49,11 @@ type Outcome struct {
 	// Model is the local file of the trained model, if the trigger waited for
 	// one; the stage uploads it to the run's folder as [ModelName].
 	Model string `json:"-"`
+	// Files are further local files, by the logical name under which the stage
+	// uploads them.
+	Files map[string]string `json:"-"`
+	// Report is anything else, for the commit and for who reads it.
+	Report any `json:"report,omitempty"`
 }
 
 // ModelName is the logical name of the model that a trigger trained.
@@ -74,7 +83,12 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 		return nil, err
 	}
 	s.published = published
-	return []pipeline.Task{{ID: "trigger", Inputs: published.Digest}}, nil
+	task := pipeline.Task{ID: "trigger", Inputs: published.Digest}
+	if train := run.Job.Train; train.Type == "builtin" {
+		// A training may take days, and none of it is lost when it ends.
+		task.Timeout = cmp.Or(time.Duration(train.Timeout), -1)
+	}
+	return []pipeline.Task{task}, nil
 }
 
 // Do implements [pipeline.Stage].
@@ -91,12 +105,19 @@ func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) er
 	if err != nil {
 		return err
 	}
+	files := maps.Clone(outcome.Files)
 	if outcome.Model != "" {
-		stats, err := digestFile(outcome.Model)
-		if err != nil {
-			return fmt.Errorf("trained model: %w", err)
+		if files == nil {
+			files = map[string]string{}
 		}
-		if err := a.Upload(ctx, outcome.Model, ModelName, stats); err != nil {
+		files[ModelName] = outcome.Model
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		stats, err := digestFile(files[name])
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if err := a.Upload(ctx, files[name], name, stats); err != nil {
 			return err
 		}
 	}

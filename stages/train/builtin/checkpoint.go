@@ -1,0 +1,251 @@
+package builtin
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sela/pipeline"
+	"sela/stages/internal/onnx/grad"
+)
+
+// A checkpoint file is magic, the length of the header (uint64, little-endian),
+// the header as JSON, the values of every state in its order (float32,
+// little-endian), and the sha256 of all that.
+const (
+	magic     = "sela checkpoint 1\n"
+	maxHeader = 64 << 20
+)
+
+// Identity says by digest what a training is a training of. A checkpoint goes on
+// only with the same.
+type Identity struct {
+	Network       string `json:"network"`        // the model's files
+	Init          string `json:"init,omitempty"` // the model the trunk started from
+	Labels        string `json:"labels"`         // the manifest of the label set
+	Preprocessing string `json:"preprocessing"`
+	Spec          string `json:"spec"` // what of train.builtin decides the result
+}
+
+// difference says in words in what two identities differ.
+func (i Identity) difference(other Identity) string {
+	var diff []string
+	for _, p := range []struct{ name, mine, theirs string }{
+		{"network", i.Network, other.Network}, {"init", i.Init, other.Init}, {"labels", i.Labels, other.Labels},
+		{"preprocessing", i.Preprocessing, other.Preprocessing}, {"train.builtin", i.Spec, other.Spec},
+	} {
+		if p.mine != p.theirs {
+			diff = append(diff, fmt.Sprintf("%s: %.12s, now %.12s", p.name, p.mine, p.theirs))
+		}
+	}
+	return strings.Join(diff, "; ")
+}
+
+// header is all of a checkpoint but the values.
+type header struct {
+	Identity Identity  `json:"identity"`
+	Epoch    int       `json:"epoch"` // epochs done
+	Step     int       `json:"step"`  // steps done of the next
+	Sums     sums      `json:"sums"`  // of these
+	Metrics  []Metrics `json:"metrics"`
+	States   []state   `json:"states"`
+	// Forms are those of the gradients, which the last bits depend on.
+	Forms grad.Forms `json:"forms,omitempty"`
+}
+
+type state struct {
+	Name string  `json:"name"`
+	Dims []int64 `json:"dims"`
+}
+
+func statesOf(step *grad.Step) []state {
+	list := make([]state, len(step.State))
+	for i, s := range step.State {
+		list[i] = state{s.In, s.Dims}
+	}
+	return list
+}
+
+// save writes a checkpoint to path, whole or not at all, durably. values must
+// be finite: a checkpoint of what cannot go on would replace one that can.
+func save(path string, h header, values [][]float32) error {
+	for i, list := range values {
+		for _, x := range list {
+			if !finite(float64(x)) {
+				return pipeline.BadConfig(fmt.Errorf("%s has a value that is not finite (%v)", h.States[i].Name, x))
+			}
+		}
+	}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return replace(path, func(w io.Writer) error {
+		sum := sha256.New()
+		both := io.MultiWriter(w, sum)
+		head := binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(raw)))
+		if _, err := both.Write(append(head, raw...)); err != nil {
+			return err
+		}
+		buf := make([]byte, 0, 1<<16)
+		for _, list := range values {
+			for part := range slices.Chunk(list, cap(buf)/4) {
+				buf = buf[:0]
+				for _, x := range part {
+					buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(x))
+				}
+				if _, err := both.Write(buf); err != nil {
+					return err
+				}
+			}
+		}
+		_, err := w.Write(sum.Sum(nil))
+		return err
+	})
+}
+
+// replace writes a file beside path, makes it durable and gives it path's name.
+func replace(path string, write func(io.Writer) error) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		}
+	}()
+	w := bufio.NewWriterSize(f, 1<<20)
+	err = write(w)
+	if err = errors.Join(err, w.Flush(), f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return nil // the file is there; only its name may not outlive a crash of the machine
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// restore reads a checkpoint into values, which are in the order of want.States.
+// It returns nil where there is no file. A file whose values have other names or
+// shapes is an error of class Config, a damaged one of class Data.
+func restore(path string, want header, values [][]float32) (*header, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h, err := read(f, want, values)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+	}
+	return h, nil
+}
+
+func read(f io.Reader, want header, values [][]float32) (*header, error) {
+	sum := sha256.New()
+	buffered := bufio.NewReaderSize(f, 1<<20)
+	r := io.TeeReader(buffered, sum)
+	h, err := readHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.EqualFunc(h.States, want.States, func(a, b state) bool { return a.Name == b.Name && slices.Equal(a.Dims, b.Dims) }) {
+		return nil, pipeline.BadConfig(errors.New("it is of another network: its parameters have other names or shapes; remove it to begin anew"))
+	}
+	if len(h.Sums.Loss) != len(want.Sums.Loss) || len(h.Sums.Correct) != len(want.Sums.Loss) || h.Epoch < 0 || h.Step < 0 || len(h.Metrics) != h.Epoch {
+		return nil, damaged(errors.New("its header makes no sense"))
+	}
+	buf := make([]byte, 1<<16)
+	for _, list := range values {
+		for part := range slices.Chunk(list, len(buf)/4) {
+			raw := buf[:4*len(part)]
+			if _, err := io.ReadFull(r, raw); err != nil {
+				return nil, damaged(err)
+			}
+			for i := range part {
+				part[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+			}
+		}
+	}
+	return h, checkSum(buffered, sum)
+}
+
+// peek reads the header of a checkpoint, nil where there is no file. One of
+// another network, other labels or another spec is an error of class Config that
+// says so.
+func peek(path string, want Identity) (*header, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h, err := readHeader(f)
+	if err == nil {
+		if diff := h.Identity.difference(want); diff != "" {
+			err = pipeline.BadConfig(fmt.Errorf("it is of another training (%s): remove it to begin anew, or go back", diff))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+	}
+	return h, nil
+}
+
+func readHeader(r io.Reader) (*header, error) {
+	fixed := make([]byte, len(magic)+8)
+	if _, err := io.ReadFull(r, fixed); err != nil || string(fixed[:len(magic)]) != magic {
+		return nil, damaged(errors.New("it does not begin as one"))
+	}
+	n := binary.LittleEndian.Uint64(fixed[len(magic):])
+	if n > maxHeader {
+		return nil, damaged(fmt.Errorf("a header of %d bytes", n))
+	}
+	raw := make([]byte, n)
+	if _, err := io.ReadFull(r, raw); err != nil {
+		return nil, damaged(err)
+	}
+	var h header
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return nil, damaged(err)
+	}
+	return &h, nil
+}
+
+func checkSum(r io.Reader, sum hash.Hash) error {
+	rest, err := io.ReadAll(io.LimitReader(r, sha256.Size+1))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(rest, sum.Sum(nil)) {
+		return damaged(errors.New("its sha256 is wrong"))
+	}
+	return nil
+}
+
+func damaged(err error) error {
+	return pipeline.BadData(fmt.Errorf("damaged: %w; remove it to begin anew", err))
+}
