@@ -46,7 +46,7 @@ func TestDefaults(t *testing.T) {
 		"train.builtin.rate": "0.03", "train.builtin.warmup": "0", "train.builtin.milestones": "[]", "train.builtin.factor": "0.1", "train.builtin.momentum": "0.9",
 		"train.builtin.nesterov": "false", "train.builtin.weight_decay": "1e-05", "train.builtin.decay_all": "false", "train.builtin.clip": "0", "train.builtin.scale": "[0.08, 1]",
 		"train.builtin.ratio": "[0.75, 1.3333333333333333]", "train.builtin.flip": "0.5", "train.builtin.jitter": "[0.4, 0.4, 0.4, 0.4]", "train.builtin.grayscale": "0.2", "train.builtin.rotate": "0",
-		"train.builtin.rotation_head": "false", "train.builtin.held_out": "0.02", "train.builtin.checkpoint": "10m", "train.builtin.threads": "0",
+		"train.builtin.rotation_head": "false", "train.builtin.held_out": "0.02", "train.builtin.checkpoint": "10m", "train.builtin.forms": "fixed", "train.builtin.threads": "0",
 	}
 	for _, f := range j.fields(func(string, string) {}) {
 		if f.value != want[f.path] {

@@ -36,6 +36,7 @@ type Builtin struct {
 
 	HeldOut    float64  `yaml:"held_out" json:"held_out" doc:"share of the images, chosen by a hash of key and member, to measure on and never train on: [0, 0.5]"`
 	Checkpoint Duration `yaml:"checkpoint" json:"checkpoint" doc:"pause between two checkpoints within an epoch; one is made at the end of each epoch anyway"`
+	Forms      string   `yaml:"forms" json:"forms" doc:"how gradients are computed: fixed (the same on every machine), or measured (the fastest on this one: it decides the last bits of the result)"`
 	Threads    int      `yaml:"threads" json:"threads" doc:"threads of a step on the CPU; 0 = the number of cores"`
 }
 
@@ -44,7 +45,7 @@ func defaultBuiltin() Builtin {
 	return Builtin{
 		Epochs: 1, Batch: 128, Schedule: "cosine", Rate: 0.03, Factor: 0.1, Momentum: 0.9, WeightDecay: 1e-5,
 		Scale: [2]float64{0.08, 1}, Ratio: [2]float64{0.75, 4.0 / 3}, Flip: 0.5, Jitter: [4]float64{0.4, 0.4, 0.4, 0.4}, Grayscale: 0.2,
-		HeldOut: 0.02, Checkpoint: Duration(10 * 60 * 1e9),
+		HeldOut: 0.02, Checkpoint: Duration(10 * 60 * 1e9), Forms: "fixed",
 	}
 }
 
@@ -87,6 +88,7 @@ func (b *Builtin) check(bad func(string, string, ...any), oneOf func(string, str
 	atLeast("epochs", b.Epochs, 1)
 	atLeast("batch", b.Batch, 1)
 	atLeast("threads", b.Threads, 0)
+	oneOf(section+"forms", b.Forms, "fixed", "measured")
 	oneOf(section+"schedule", b.Schedule, "cosine", "steps")
 	if !(b.Rate > 0 && finite(b.Rate)) {
 		bad(section+"rate", "is %v; it must be positive", b.Rate)

@@ -22,8 +22,9 @@
 // momenta, running statistics, position, sums. So a training that was ended
 // anywhere, by a signal or by a lost machine, goes on to the same bits, on CPUs
 // of one kind under one build of ONNX Runtime; CUDA's kernels promise no bits.
-// Two trainings that began apart have the same bits if the same forms of the
-// gradients were chosen, as they are on one machine with one local.dir.
+// Two trainings that began apart have the same bits too, unless train.builtin.forms
+// is measured: then a machine chooses how it computes gradients, once for one
+// local.dir.
 //
 // A checkpoint goes on only with the network, labels, preprocessing and settings
 // it is of ([Identity]). It is replaced as a whole and never by one with a value

@@ -82,9 +82,21 @@ func (t *trainer) shape(ctx context.Context, begun *header) error {
 	if err := t.differentiate(forms); err != nil {
 		return err
 	}
+	if begun == nil && t.choose == nil {
+		// Another version may have other defaults, and this training goes on with
+		// these.
+		for _, p := range t.step.Problems {
+			if t.forms == nil {
+				t.forms = grad.Forms{}
+			}
+			t.forms[p.Key] = p.Forms[0]
+		}
+	}
 	if begun == nil && t.choose != nil && len(t.step.Problems) > 0 {
-		forms, err := t.choose(ctx, t.step.Problems, func(done int, p grad.Problem) {
-			t.notice("measuring the forms of a gradient", "of", p.Key, "number", done+1, "all", len(t.step.Problems))
+		forms, err := t.choose(ctx, t.step.Problems, func(done int, _ grad.Problem) {
+			if done == 0 {
+				t.notice("measuring the forms of the gradients", "gradients", len(t.step.Problems))
+			}
 		})
 		if err != nil {
 			return t.explain(err)

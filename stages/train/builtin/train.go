@@ -81,7 +81,9 @@ func Train(ctx context.Context, c Config) (*Report, error) {
 		runtime: c.Runtime, options: runtimeOptions(c.Job), model: graph, input: c.Design.Input, heads: c.Design.Outputs, clusters: c.Labels.Heads, classes: len(c.Labels.Classes),
 		spec: b, identity: identity, dir: c.Dir, scratch: c.Scratch, memory: c.Memory, stop: c.Stop, observe: c.Observe, saved: c.Saved,
 	}
-	t.choose = newFormChooser(c.Runtime, t.options, filepath.Join(c.Job.Local.Dir, "forms"), c.Scratch).choose
+	if t.spec.Forms == "measured" {
+		t.choose = newFormChooser(c.Runtime, t.options, filepath.Join(c.Job.Local.Dir, "forms"), c.Scratch).choose
+	}
 	t.open = func(masks []grad.Mask) (source, error) {
 		l, err := NewLoader(c.Images, c.Labels, c.loaderOptions(masks))
 		if err != nil {
