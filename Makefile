@@ -58,6 +58,7 @@ fuzz: ## Fuzz every parser for half a minute each (TIME=10s: shorter)
 .PHONY: bench
 bench: onnxruntime ## Measure extract, label, solver, decoders and tables; prints ratios to their limits
 	@$(GO) test -run '^$$' -bench . -benchtime 1x -count 1 -timeout 60m ./stages/extract ./stages/label
+	@$(GO) test -run '^$$' -bench . -benchtime 10x -timeout 60m ./stages/train/builtin
 	@$(GO) test -run '^$$' -bench . -benchtime 1s -timeout 60m ./sinkhorn/... ./schemas ./stages/internal/imageio/... ./stages/internal/ort
 
 .PHONY: bench-solver
@@ -72,6 +73,11 @@ bench-images: $(if $(ARGS),,$(BUILD)/images-venv/.ready) ## Measure decode, resi
 	@CGO_ENABLED=0 $(GO) build -trimpath -tags= -o $(BUILD)/bench-images-portable ./stages/internal/imageio/bench
 	@$(BUILD)/bench-images -json $(BUILD)/bench-images.json \
 		-also 'standard decoder=$(BUILD)/bench-images-standard' -also 'without C=$(BUILD)/bench-images-portable' $(ARGS)
+
+.PHONY: bench-train
+bench-train: onnxruntime $(if $(ARGS),,$(BUILD)/train-venv/.ready) ## Measure a step of training next to PyTorch, 10 minutes (ARGS=-quick: small, ARGS=-h: options)
+	@$(GO) build -trimpath -o $(BUILD)/bench-train ./stages/train/builtin/bench
+	@$(BUILD)/bench-train -json $(BUILD)/bench-train.json $(ARGS)
 
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
@@ -97,6 +103,11 @@ $(BUILD)/images-venv/.ready: stages/internal/imageio/bench/tests/requirements.tx
 	@rm -rf $(BUILD)/images-simd
 	@CC='cc -mavx2' $(BUILD)/images-venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $(BUILD)/images-simd \
 		-r $(word 2,$^) || echo 'Pillow-SIMD does not build here and will not be measured' >&2
+	@touch $@
+
+$(BUILD)/train-venv/.ready: stages/train/builtin/bench/tests/requirements.txt
+	@test -x $(BUILD)/train-venv/bin/python || $(PYTHON310) -m venv $(BUILD)/train-venv
+	@$(BUILD)/train-venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 .PHONY: help

@@ -83,7 +83,7 @@ func (rt *Runtime) NewProgram(path string, opts Options) (*Program, error) {
 	return &Program{session: s}, nil
 }
 
-func (rt *Runtime) createProgram(path string, opts Options) (*binding.DynamicAdvancedSession, error) {
+func (rt *Runtime) createProgram(path string, opts Options, more ...func(*binding.SessionOptions) error) (*binding.DynamicAdvancedSession, error) {
 	o, err := binding.NewSessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("load %w %s: %w", ErrModel, path, err)
@@ -96,6 +96,9 @@ func (rt *Runtime) createProgram(path string, opts Options) (*binding.DynamicAdv
 		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 		o.AddSessionConfigEntry("session.use_device_allocator_for_initializers", "1"),
 		o.SetCpuMemArena(opts.Arena), o.SetMemPattern(opts.Arena))
+	for _, set := range more {
+		err = errors.Join(err, set(o))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load %w %s: %w", ErrModel, path, err)
 	}

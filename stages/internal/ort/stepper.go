@@ -30,6 +30,9 @@ type StepperSpec struct {
 	Feeds   []TensorInfo // inputs that the caller fills for each step: Float32, Uint8 or Int64
 	State   []State
 	Results []TensorInfo // outputs to be read after each step: Float32
+	// Profile begins the name of a file into which ONNX Runtime writes, when the
+	// stepper is closed, what each node took; empty for none.
+	Profile string
 }
 
 // State is a float32 tensor that a step reads as the input In and writes as the
@@ -98,9 +101,19 @@ func (s *Stepper) build(opts Options) error {
 		return fmt.Errorf("load %w %s: %w", ErrModel, path, err)
 	}
 	return keepSignals(func() (err error) {
-		s.session.dynamic, err = s.session.rt.createProgram(path, opts)
+		s.session.dynamic, err = s.session.rt.createProgram(path, opts, s.configure)
 		return err
 	})
+}
+
+// configure has ONNX Runtime's threads spin while they wait for a moment: a step
+// of many small nodes takes a tenth less, and the next one follows at once.
+func (s *Stepper) configure(o *binding.SessionOptions) error {
+	err := o.AddSessionConfigEntry("session.intra_op.allow_spinning", "1")
+	if s.spec.Profile != "" {
+		err = errors.Join(err, o.EnableProfiling(s.spec.Profile))
+	}
+	return err
 }
 
 // NewFeed makes the tensors of one feed, which live until the stepper is

@@ -59,8 +59,11 @@ func conv(t *tape, n *node) *value {
 // where images have fewer pixels than filters.
 func convForms(c convolution) []form {
 	plain, patches := form{"conv", c.plain}, form{"patches", c.byPatches}
-	if c.groups > 1 || c.kernel == [2]int64{1, 1} {
+	switch {
+	case c.groups > 1 || c.kernel == [2]int64{1, 1}:
 		return []form{plain}
+	case c.winograd():
+		return []form{plain, patches, {"winograd", c.byWinograd}}
 	}
 	return []form{plain, patches}
 }
@@ -141,13 +144,13 @@ func convWeightForms(c convolution) []form {
 	case c.kernel == [2]int64{1, 1}:
 		return []form{slices, images}
 	case !strided || c.dilations != [2]int64{1, 1}:
-		return []form{patches, chunks, slices, images, conv}
+		return []form{chunks, patches, slices, images, conv}
 	case c.x[1] <= 4 && c.kernel[0] <= 2*c.strides[0]:
 		return []form{images, patches, slices, conv}
 	case c.x[1] <= 4: // patches of so few channels are copied pixel by pixel
 		return []form{with("depth", convWeightDepth), patches, slices, images, conv}
 	}
-	return []form{patches, slices, chunks, with("depth", convWeightDepth), images, conv}
+	return []form{chunks, patches, slices, with("depth", convWeightDepth), images, conv}
 }
 
 // channelsLast turns [N, C, H, W] into [N, H, W, C].
@@ -165,14 +168,22 @@ func (t *tape) rowsOf(dy *value) *value {
 }
 
 // patches lays what each window sees of a padded image [N, H, W, C] side by
-// side, [N·h·w, k·C], by a table of the pixels: one copy, in runs of C.
+// side, [N·h·w, k·C]: one copy, in runs of C.
 func (t *tape) patches(w window, out [2]int64, x *value) *value {
-	return t.patchesAnd(0, w, out, x)
+	return t.pick(x, t.table(w, out, x.dims))
 }
 
-// patchesAnd has so many rows more, of anything finite.
-func (t *tape) patchesAnd(more int64, w window, out [2]int64, x *value) *value {
-	n, height, width, ch := x.dims[0], x.dims[1], x.dims[2], x.dims[3]
+// pick copies the pixels of x [N, H, W, C] that the rows of a table name.
+func (t *tape) pick(x, table *value) *value {
+	d := x.dims
+	rows := t.reshape(x, []int64{d[0] * d[1] * d[2], d[3]})
+	return t.reshape(t.gather(rows, table, 0), []int64{table.dims[0], table.dims[1] * d[3]})
+}
+
+// table names the pixels that each window sees of padded images of shape dims,
+// [N, H, W, C]: [N·h·w, k].
+func (t *tape) table(w window, out [2]int64, dims []int64) *value {
+	n, height, width := dims[0], dims[1], dims[2]
 	ramp := func(axis int, count, step int64) *value {
 		dims := []int64{1, 1, 1, 1, 1}
 		dims[axis] = count
@@ -184,10 +195,7 @@ func (t *tape) patchesAnd(more int64, w window, out [2]int64, x *value) *value {
 	at = t.emit("Add", onnx.Int32, []int64{n, out[0], out[1], 1, 1}, []*value{at, ramp(2, out[1], w.strides[1])})
 	taps := t.add(ramp(3, w.kernel[0], w.dilations[0]*width), ramp(4, w.kernel[1], w.dilations[1]))
 	at = t.emit("Add", onnx.Int32, []int64{n, out[0], out[1], w.kernel[0], w.kernel[1]}, []*value{at, taps})
-	m, k := n*out[0]*out[1], w.kernel[0]*w.kernel[1]
-	at = t.pad(t.reshape(at, []int64{m, k}), []int64{0, 0}, []int64{more, 0})
-	rows := t.reshape(x, []int64{n * height * width, ch})
-	return t.reshape(t.gather(rows, at, 0), []int64{m + more, k * ch})
+	return t.reshape(at, []int64{n * out[0] * out[1], w.kernel[0] * w.kernel[1]})
 }
 
 // fromTaps turns [O, k·C/groups], tap by tap, into weights.

@@ -1,5 +1,7 @@
 package grad
 
+import "slices"
+
 // Formulations of a convolution's gradients as few large products of matrices. A
 // runtime that multiplies image by image, as ONNX Runtime does, loses most of
 // its rate where images have few pixels; one product over the pixels of all
@@ -71,42 +73,46 @@ func convInputPhases(t *tape, c convolution, dy, w *value) *value {
 	return t.reshape(t.transpose(dx, 2, 5, 3, 0, 4, 1), c.x[:])
 }
 
-// stagger is how many elements apart equal places of two rows of a matrix must
-// not be a multiple of: a product reads a dozen rows side by side, and those at
-// distances of a power of two share few lines of a processor's cache.
-const stagger = 256 // 1 KB: a quarter of what one way of a first cache holds
+const (
+	// cached is how many elements of patches stay in a processor's caches, and
+	// mostChunks how many times a gradient is cut for that.
+	cached, mostChunks = 1 << 20, 32
+	// A product reads a dozen rows side by side. Those that lie a multiple of
+	// stagger elements apart share few lines of the first cache and are made
+	// longer by staggered zeros.
+	stagger, staggered = 256, 16
+)
 
-// more is how many columns of zeros keep rows of n elements apart.
-func more(n int64) int64 {
-	if n%stagger == 0 {
-		return 16
+// together is how many images to compute at a time, if each takes so many
+// elements: a divisor of their number.
+func (c convolution) together(each int64) int64 {
+	n := c.x[0]
+	images := min(n, max(1, cached/each, n/mostChunks))
+	for n%images != 0 {
+		images--
 	}
-	return 0
+	return images
 }
-
-// cached is how many elements of patches stay in a processor's caches.
-const cached = 1 << 20
 
 // convWeightChunks is convWeightPatches for a few images at a time, whose
 // patches need not go through memory, and adds up.
 func convWeightChunks(t *tape, c convolution, x, dy *value) *value {
 	x = t.padded(c, x)
 	n, pixels := c.y[0], c.y[2]*c.y[3]
-	images := max(1, cached/(pixels*c.kernel[0]*c.kernel[1]*c.x[1]))
-	for n%images != 0 {
-		images--
+	images := c.together(pixels * c.kernel[0] * c.kernel[1] * c.x[1])
+	sizes := slices.Repeat([]int64{images}, int(n/images))
+	more := int64(0)
+	if images*pixels%stagger == 0 {
+		more = staggered
 	}
-	var sizes []int64
-	for range n / images {
-		sizes = append(sizes, images)
-	}
-	extra := more(images * pixels)
+	dims := append([]int64{images}, x.dims[1:]...)
+	table := t.pad(t.table(c.window, c.out(), dims), []int64{0, 0}, []int64{more, 0})
 	xs, dys := t.split(x, 0, sizes), t.split(dy, 0, sizes)
 	var dw *value
 	for i := range xs {
-		rows := t.pad(t.rowsOf(dys[i]), []int64{0, 0}, []int64{0, extra})
-		part := t.matmul(rows, t.patchesAnd(extra, c.window, c.out(), xs[i]))
-		if dw == nil {
+		rows := t.pad(t.rowsOf(dys[i]), []int64{0, 0}, []int64{0, more})
+		part := t.matmul(rows, t.pick(xs[i], table))
+		if i == 0 {
 			dw = part
 		} else {
 			dw = t.add(dw, part)
