@@ -2,7 +2,7 @@
 # For a machine with an NVIDIA GPU: gets ONNX Runtime's CUDA build and the CUDA
 # libraries it needs (as Python packages, unpacked, not installed), and compares
 # CUDA with the CPU: log-probabilities, labels of a whole run, images normalised
-# on the device, determinism, signals, and images per second; the solver's passes
+# on the device, an epoch of training, determinism, signals, and images per second; the solver's passes
 # and solves, and their entries per second against the bandwidth of the device's
 # memory. With --get it only gets them.
 set -euo pipefail
@@ -50,3 +50,10 @@ for run in cpu cuda device; do # device: as cuda, with images normalised there
 done
 "$build/demo" compare --labels "$dir/cpu/labels" --other "$dir/cuda/labels"
 "$build/demo" compare --labels "$dir/cuda/labels" --other "$dir/device/labels"
+
+# One epoch on the same labels from the same weights: losses should agree to some
+# digits, not bits.
+for providers in cpu cuda,cpu; do
+	"$build/sela" train --labels "$dir/cpu/labels" --arch resnet-s --epochs 1 --seed 1 --providers "$providers" --out "$dir/train-$providers" >/dev/null
+	cut -d, -f1-7 "$dir/train-$providers/metrics.csv"
+done
