@@ -20,9 +20,9 @@ import (
 	"sela/stages/internal/onnx"
 )
 
-// unused is how long a copy of a model may go without use before it makes room
+// Unused is how long a copy of a model may go without use before it makes room
 // for another one.
-const unused = 7 * 24 * time.Hour
+const Unused = 7 * 24 * time.Hour
 
 // Local returns the path of a model's file on this machine. A path is returned
 // as it is. Of a bucket URL (s3://bucket/folder/model.onnx?region=…) the object
@@ -158,7 +158,7 @@ func (r *remote) copy(ctx context.Context, objects []bucket.Object) (string, err
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return "", err
 	}
-	if err := prune(r.dir); err != nil {
+	if err := Prune(r.dir); err != nil {
 		return "", err
 	}
 	arriving, err := os.MkdirTemp(r.dir, "arriving-")
@@ -206,9 +206,10 @@ func (r *remote) download(ctx context.Context, o bucket.Object, dst string) (err
 	return nil
 }
 
-// prune removes the copies that nobody used for long, and what is left of
-// downloads that broke off.
-func prune(dir string) error {
+// Prune removes the entries of a local folder, copies of models or what is left
+// of downloads that broke off, whose time of change is longer ago than [Unused].
+// Several processes may do so at once.
+func Prune(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -221,7 +222,7 @@ func prune(dir string) error {
 		if err != nil {
 			return err
 		}
-		if time.Since(info.ModTime()) > unused {
+		if time.Since(info.ModTime()) > Unused {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}

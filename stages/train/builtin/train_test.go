@@ -425,7 +425,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	long := time.Now().Add(-2 * unused)
+	long := time.Now().Add(-2 * model.Unused)
 	if err := os.Chtimes(filepath.Join(all, "old"), long, long); err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,8 @@ package builtin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,9 +117,6 @@ func LabelsCache(job *pipeline.Job) (*bucket.Cache, error) {
 	return cache, nil
 }
 
-// unused is how long a training's folder may go without use before it makes room.
-const unused = 7 * 24 * time.Hour
-
 // prune makes the folder dir in all, marks it as used and removes those that
 // nobody used for long.
 func prune(all, dir string) error {
@@ -132,25 +127,7 @@ func prune(all, dir string) error {
 	if err := os.Chtimes(dir, now, now); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(all)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // another process was faster
-		}
-		if err != nil {
-			return err
-		}
-		if now.Sub(info.ModTime()) > unused {
-			if err := os.RemoveAll(filepath.Join(all, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return model.Prune(all)
 }
 
 // backup keeps the newest checkpoint in the work bucket. When the run is

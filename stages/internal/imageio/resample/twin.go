@@ -16,7 +16,3 @@ var twins = append([]twin{portable}, native()...)
 
 // active is the one in use.
 var active = twins[len(twins)-1]
-
-// Twin names the implementation in use: "avx512", "avx2", "neon" or
-// "portable".
-func Twin() string { return active.name }
