@@ -25,6 +25,7 @@ type Job struct {
 	Solve      Solve      `yaml:"solve" json:"solve" doc:"log-probabilities to potentials: the balanced assignment"`
 	Label      Label      `yaml:"label" json:"label" doc:"potentials to label tables"`
 	Train      Train      `yaml:"train" json:"train" run:"free" doc:"what a published label set triggers"`
+	Loop       Loop       `yaml:"loop" json:"loop" run:"free" doc:"rounds of labels and training: sela loop"`
 	Local      Local      `yaml:"local" json:"local" run:"free" doc:"this machine's disk: scratch and cache together"`
 	Keep       Keep       `yaml:"keep" json:"keep" run:"free" doc:"retention, applied at the end of a run and by gc"`
 	Timeouts   Timeouts   `yaml:"timeouts" json:"timeouts" run:"free" doc:"when to give up waiting"`
@@ -36,6 +37,7 @@ type Images struct {
 	Bucket      string  `yaml:"bucket" json:"bucket" doc:"bucket URL (file:///dir, s3://bucket) or a folder relative to this file; required"`
 	Prefix      string  `yaml:"prefix" json:"prefix" doc:"only keys that begin with it"`
 	Glob        string  `yaml:"glob" json:"glob" doc:"only keys matching it, below the prefix: *, ?, [a-z], ** over folders; empty = all"`
+	Only        string  `yaml:"only" json:"only" doc:"CSV file (header key,member) of the images to label, in any order; empty = all"`
 	Limit       int64   `yaml:"limit" json:"limit" doc:"only the first so many images in key order, after sample; 0 = all"`
 	Sample      float64 `yaml:"sample" json:"sample" doc:"only this share of the images, chosen by a hash of key and member: (0, 1]"`
 	MaxRejected float64 `yaml:"max_rejected" json:"max_rejected" run:"free" doc:"the run stops when a larger share of the images is quarantined: [0, 1]"`
@@ -94,7 +96,7 @@ type Extract struct {
 
 // Solve says how the assignment is found.
 type Solve struct {
-	Method        string    `yaml:"method" json:"method" doc:"lists (a few passes over the log-probabilities; lbfgs where they are flat), lbfgs, sinkhorn (as the SeLa reference, pass for pass) or fixed (the potentials of another run)"`
+	Method        string    `yaml:"method" json:"method" doc:"lists (a few passes over the log-probabilities; lbfgs where they are flat), lbfgs, sinkhorn (as the SeLa reference, pass for pass), fixed (the potentials of another run); to compare with: kmeans, deepcluster, random, truth"`
 	Lambda        float64   `yaml:"lambda" json:"lambda" doc:"inverse temperature λ: the solver sees λ·log p"`
 	Tolerance     float64   `yaml:"tolerance" json:"tolerance" doc:"stop at this L1 error of the clusters' shares; sinkhorn: at this summed relative change of the row scalings, checked every 10 iterations; 0 = 1e-6, 0.1 for sinkhorn"`
 	MaxIterations int       `yaml:"max_iterations" json:"max_iterations" run:"free" doc:"give up after so many full passes: no labels are published from an unconverged solve"`
@@ -104,6 +106,8 @@ type Solve struct {
 	Anneal        []float64 `yaml:"anneal" json:"anneal" doc:"ascending values of λ below lambda at which the sample is solved in turn before; empty = none"`
 	From          string    `yaml:"from" json:"from" doc:"method fixed: id of the published run whose potentials are used"`
 	Start         string    `yaml:"start" json:"start" doc:"lists, lbfgs: id of a published run whose potentials may start the solve; empty = none"`
+	Seed          int64     `yaml:"seed" json:"seed" doc:"kmeans, deepcluster, random: of their draws"`
+	Truth         string    `yaml:"truth" json:"truth" doc:"method truth: folders (an image's class is the last folder of its name) or a CSV file (header key,member,class)"`
 	Device        string    `yaml:"device" json:"device" doc:"cpu, or cuda: passes on the GPU over log-probabilities held there"`
 	Workers       int       `yaml:"workers" json:"workers" run:"free" doc:"threads of a pass; 0 = the number of cores"`
 	Memory        Bytes     `yaml:"memory" json:"memory" run:"free" doc:"bytes for the sample and the lists of a solve; what exceeds it is streamed, or goes to scratch"`
@@ -125,6 +129,16 @@ type Train struct {
 	TokenEnv string   `yaml:"token_env" json:"token_env" doc:"http: name of the environment variable that holds a bearer token"`
 	Timeout  Duration `yaml:"timeout" json:"timeout" doc:"of one attempt; 0s = the task timeout, none for builtin"`
 	Builtin  Builtin  `yaml:"builtin" json:"builtin" doc:"builtin: train the model on the labels, here"`
+}
+
+// Loop says how rounds of labels and training follow one another.
+type Loop struct {
+	Start     string  `yaml:"start" json:"start" doc:"first labels: model (those of the network before any training) or random (equal shares by lot)"`
+	Calibrate int     `yaml:"calibrate" json:"calibrate" doc:"images that give the untrained network its BatchNorm statistics; 0 = leave them as they are"`
+	Schedule  string  `yaml:"schedule" json:"schedule" doc:"when labels are made: even (after each train.builtin.epochs) or power (round i at (i/rounds)^power of the whole training)"`
+	Power     float64 `yaml:"power" json:"power" doc:"schedule power: 2 as the SeLa reference"`
+	StopChurn float64 `yaml:"stop_churn" json:"stop_churn" doc:"end early once a smaller share of labels changes in a round and the learning rate has fallen to a tenth: [0, 1]; 0 = never"`
+	Truth     string  `yaml:"truth" json:"truth" doc:"compare each round's labels with it, never train on it: folders, or a CSV file (header key,member,class); empty = none"`
 }
 
 // Local bounds what a process puts on its own disk.
@@ -168,6 +182,7 @@ func DefaultJob() *Job {
 		Solve:    Solve{Method: "lists", Lambda: 25, MaxIterations: 20000, Balance: "none", Device: "cpu", Memory: 1 << 30},
 		Label:    Label{PartRows: 983040, MaxCountRatio: 1.5},
 		Train:    Train{Type: "none", Builtin: defaultBuiltin()},
+		Loop:     Loop{Start: "model", Calibrate: 1024, Schedule: "even", Power: 2},
 		Local:    Local{Bytes: 16 << 30},
 		Keep:     Keep{LogProbs: "1"},
 		Timeouts: Timeouts{Request: Duration(60 * time.Second), Task: Duration(2 * time.Hour)},

@@ -63,8 +63,13 @@ func (j *Job) resolve(dir string) {
 	for _, b := range []*string{&j.Images.Bucket, &j.Work.Bucket, &j.Labels.Bucket} {
 		*b = bucketURL(dir, *b)
 	}
-	for _, p := range []*string{&j.Model.Path, &j.Local.Dir, &j.Runtime.Library, &j.Train.Builtin.Init} {
+	for _, p := range []*string{&j.Model.Path, &j.Local.Dir, &j.Runtime.Library, &j.Images.Only, &j.Train.Builtin.Init, &j.Train.Builtin.After} {
 		if *p != "" && !strings.Contains(*p, "://") {
+			*p = absolute(dir, *p)
+		}
+	}
+	for _, p := range []*string{&j.Solve.Truth, &j.Loop.Truth} {
+		if *p != "" && *p != "folders" {
 			*p = absolute(dir, *p)
 		}
 	}
@@ -131,6 +136,7 @@ func (j *Job) check() (found []problem) {
 	}
 	for _, b := range []struct{ path, value string }{
 		{"images.bucket", j.Images.Bucket}, {"work.bucket", j.Work.Bucket}, {"labels.bucket", j.Labels.Bucket}, {"model.path", j.Model.Path},
+		{"train.builtin.init", j.Train.Builtin.Init}, {"train.builtin.after", j.Train.Builtin.After},
 	} {
 		if bucket.HoldsSecret(b.value) {
 			bad(b.path, "holds a user name, a password or a key; credentials come from the environment")
@@ -204,12 +210,12 @@ func (j *Job) check() (found []problem) {
 	if r := j.Extract.ShardRows; r <= 0 || r%ChunkRows != 0 {
 		bad("extract.shard_rows", "is %d; it must be a positive multiple of %d", r, ChunkRows)
 	}
-	j.checkLabels(bad, oneOf)
+	j.checkLabels(bad, oneOf, atLeast)
 	return found
 }
 
 // checkLabels is the part of check about what follows the log-probabilities.
-func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
+func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, string, ...string), atLeast func(string, int64, int64)) {
 	j.Solve.check(bad, oneOf)
 	if j.Label.TopK < 0 {
 		bad("label.top_k", "is %d; it must be at least 0", j.Label.TopK)
@@ -224,6 +230,15 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 		bad("label.max_count_ratio", "is %v; it must be at least 1", j.Label.MaxCountRatio)
 	}
 	j.Train.check(bad, oneOf)
+	oneOf("loop.start", j.Loop.Start, "model", "random")
+	oneOf("loop.schedule", j.Loop.Schedule, "even", "power")
+	atLeast("loop.calibrate", int64(j.Loop.Calibrate), 0)
+	if !(j.Loop.Power >= 1 && finite(j.Loop.Power)) {
+		bad("loop.power", "is %v; it must be at least 1", j.Loop.Power)
+	}
+	if c := j.Loop.StopChurn; !(c >= 0 && c <= 1) {
+		bad("loop.stop_churn", "is %v; it must be from 0 to 1", c)
+	}
 	if j.Local.Bytes < 128<<20 {
 		bad("local.bytes", "is %s; it must be at least 128MiB", j.Local.Bytes)
 	}

@@ -2,12 +2,15 @@ package pipeline
 
 // check is the part of [Job.check] about the solver.
 func (s *Solve) check(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	oneOf("solve.method", s.Method, "lists", "lbfgs", "sinkhorn", "fixed")
+	oneOf("solve.method", s.Method, "lists", "lbfgs", "sinkhorn", "fixed", "kmeans", "deepcluster", "random", "truth")
 	oneOf("solve.balance", s.Balance, "none", "exact")
 	oneOf("solve.device", s.Device, "cpu", "cuda")
 	iterates := s.Method == "lists" || s.Method == "lbfgs"
 	if (s.Method == "fixed") != (s.From != "") {
 		bad("solve.from", "names the run whose potentials method fixed uses: give both or neither")
+	}
+	if (s.Method == "truth") != (s.Truth != "") {
+		bad("solve.truth", "says what the classes are that method truth takes for labels: give both or neither")
 	}
 	if s.From != "" && !runID.MatchString(s.From) {
 		bad("solve.from", "is %q, which is not the id of a run", s.From)
@@ -33,8 +36,8 @@ func (s *Solve) check(bad func(string, string, ...any), oneOf func(string, strin
 	if s.Memory < 1<<20 {
 		bad("solve.memory", "is %s; it must be at least 1MiB", s.Memory)
 	}
-	if s.Balance == "exact" && (s.Method == "fixed" || s.Device != "cpu") {
-		bad("solve.balance", "exact needs a solve on the CPU, with a method other than fixed")
+	if s.Balance == "exact" && (!iterates && s.Method != "sinkhorn" || s.Device != "cpu") {
+		bad("solve.balance", "exact needs a solve on the CPU, by lists, lbfgs or sinkhorn")
 	}
 	s.checkShares(bad)
 	last := 0.0

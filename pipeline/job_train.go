@@ -14,6 +14,9 @@ type Builtin struct {
 	Epochs      int       `yaml:"epochs" json:"epochs" doc:"passes over the training images"`
 	Batch       int       `yaml:"batch" json:"batch" doc:"images per step"`
 	Seed        int64     `yaml:"seed" json:"seed" doc:"of the order of the images, their augmentation and dropout"`
+	After       string    `yaml:"after" json:"after" doc:"checkpoint (file or bucket URL) of the part before, when this is a part of a longer training: parameters, momenta, statistics and position go on from there; empty = from the beginning"`
+	Until       float64   `yaml:"until" json:"until" doc:"epochs, or a fraction of one, after which this part of a training of so many epochs ends; 0 = at its end"`
+	ResetHeads  bool      `yaml:"reset_heads" json:"reset_heads" doc:"heads are drawn anew at the start of a part, as DeepCluster does"`
 	Init        string    `yaml:"init" json:"init" doc:"ONNX file or bucket URL whose parameters the trunk starts from, by equal name and shape; empty = the model's own"`
 	Schedule    string    `yaml:"schedule" json:"schedule" doc:"of the learning rate: cosine (to 0 at the end) or steps (times factor at each milestone)"`
 	Rate        float64   `yaml:"rate" json:"rate" doc:"learning rate at the start, after the warm-up"`
@@ -114,6 +117,13 @@ func (b *Builtin) check(bad func(string, string, ...any), oneOf func(string, str
 	}
 	within("rotate", b.Rotate, 0, 45)
 	within("held_out", b.HeldOut, 0, 0.5)
+	within("until", b.Until, 0, float64(b.Epochs))
+	if b.ResetHeads && b.After == "" {
+		bad(section+"reset_heads", "needs train.builtin.after: a training that begins has drawn its heads")
+	}
+	if b.Init != "" && b.After != "" {
+		bad(section+"init", "and train.builtin.after exclude each other")
+	}
 	if b.Checkpoint <= 0 {
 		bad(section+"checkpoint", "must be above 0s")
 	}
