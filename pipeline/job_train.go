@@ -35,7 +35,7 @@ type Builtin struct {
 	Jitter       [4]float64 `yaml:"jitter" json:"jitter" doc:"most change of brightness, contrast, saturation and hue; 0 = none"`
 	Grayscale    float64    `yaml:"grayscale" json:"grayscale" doc:"probability of a gray image"`
 	Rotate       float64    `yaml:"rotate" json:"rotate" doc:"largest angle of a random rotation, degrees up to 45"`
-	RotationHead bool       `yaml:"rotation_head" json:"rotation_head" doc:"a further head of 4 outputs learns by how many quarter turns an image was turned; it is not exported"`
+	RotationHead bool       `yaml:"rotation_head" json:"rotation_head" doc:"a further head of 4 outputs learns by how many quarter turns each image was turned, the others from the unturned quarter of the images; it is not exported"`
 
 	HeldOut    float64  `yaml:"held_out" json:"held_out" doc:"share of the images, chosen by a hash of key and member, to measure on and never train on: [0, 0.5]"`
 	Checkpoint Duration `yaml:"checkpoint" json:"checkpoint" doc:"pause between two checkpoints within an epoch; one is made at the end of each epoch anyway"`

@@ -37,39 +37,54 @@ const Unused = 7 * 24 * time.Hour
 // names lead out of its folder, is an error of class Config; a store that fails
 // keeps its own class.
 func Local(ctx context.Context, pathOrURL, localDir string) (string, error) {
+	return local(ctx, "model", pathOrURL, localDir, (*remote).fetch)
+}
+
+// LocalFile is [Local] for a file that names no others, such as a checkpoint.
+// what says in errors which file it is.
+func LocalFile(ctx context.Context, what, pathOrURL, localDir string) (string, error) {
+	return local(ctx, what, pathOrURL, localDir, func(r *remote, ctx context.Context) (string, error) {
+		object, err := r.bucket.Stat(ctx, r.name)
+		if err != nil {
+			return "", absent(err, "no such object: check the URL")
+		}
+		return r.copy(ctx, []bucket.Object{object})
+	})
+}
+
+func local(ctx context.Context, what, pathOrURL, localDir string, fetch func(*remote, context.Context) (string, error)) (string, error) {
 	if !strings.Contains(pathOrURL, "://") {
 		return pathOrURL, nil
 	}
 	folder, name, err := splitURL(pathOrURL)
 	if err != nil {
-		return "", pipeline.BadConfig(err)
+		return "", pipeline.BadConfig(fmt.Errorf("%s: %w", what, err))
 	}
 	b, err := bucket.Open(ctx, folder, bucket.Options{})
 	if err != nil {
-		return "", pipeline.BadConfig(fmt.Errorf("model: %w", err))
+		return "", pipeline.BadConfig(fmt.Errorf("%s: %w", what, err))
 	}
-	if local, ok := b.LocalPath(name); ok {
-		return local, b.Close()
+	if file, ok := b.LocalPath(name); ok {
+		return file, b.Close()
 	}
-	r := &remote{bucket: b, url: pathOrURL, name: name, dir: filepath.Join(localDir, "models")}
-	local, err := r.fetch(ctx)
+	file, err := fetch(&remote{bucket: b, url: pathOrURL, name: name, dir: filepath.Join(localDir, "models")}, ctx)
 	err = errors.Join(err, b.Close())
 	if err != nil {
-		return "", fmt.Errorf("model %s/%s: %w", b.URL(), name, err)
+		return "", fmt.Errorf("%s %s/%s: %w", what, b.URL(), name, err)
 	}
-	return local, nil
+	return file, nil
 }
 
-// splitURL cuts a model's URL into the URL of its folder and its name there.
+// splitURL cuts a file's URL into the URL of its folder and its name there.
 // Errors do not quote the URL, which may hold credentials.
 func splitURL(raw string) (folder, name string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", "", errors.New("model: its URL cannot be parsed; check its %-escapes")
+		return "", "", errors.New("its URL cannot be parsed; check its %-escapes")
 	}
 	dir, name := path.Split(u.Path)
 	if !filepath.IsLocal(name) || name == "." || strings.Contains(name, "\\") {
-		return "", "", fmt.Errorf("model: %q in a URL of scheme %s is no file name; write …/model.onnx", name, u.Scheme)
+		return "", "", fmt.Errorf("%q in a URL of scheme %s is no file name; write …/file", name, u.Scheme)
 	}
 	u.Path, u.RawPath = strings.TrimSuffix(dir, "/"), ""
 	if u.Scheme == "file" && u.Path == "" {

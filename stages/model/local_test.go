@@ -228,3 +228,26 @@ func TestLocalForgetsOldCopies(t *testing.T) {
 		t.Errorf("a copy in use was removed: %v", err)
 	}
 }
+
+// A file that is no model is fetched once and not looked into.
+func TestLocalFile(t *testing.T) {
+	s, dir := newStore(t), t.TempDir()
+	s.put(t, "a.sela", []byte("no graph"))
+	first, err := model.LocalFile(t.Context(), "checkpoint", s.model("a.sela"), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(first); err != nil || string(raw) != "no graph" {
+		t.Errorf("it holds %q (%v)", raw, err)
+	}
+	if again, err := model.LocalFile(t.Context(), "checkpoint", s.model("a.sela"), dir); err != nil || again != first {
+		t.Errorf("asked again: %s, error %v; want %s", again, err, first)
+	}
+	if path, err := model.LocalFile(t.Context(), "checkpoint", "b.sela", dir); err != nil || path != "b.sela" {
+		t.Errorf("a path: %s, error %v", path, err)
+	}
+	_, err = model.LocalFile(t.Context(), "checkpoint", s.model("none.sela"), dir)
+	if pipeline.ClassOf(err) != pipeline.Config || !strings.Contains(err.Error(), "checkpoint ") || !strings.Contains(err.Error(), "no such object") {
+		t.Errorf("missing: %v", err)
+	}
+}

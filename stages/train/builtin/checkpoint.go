@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,12 +30,20 @@ const (
 	maxHeader = 64 << 20
 )
 
+// What to do about a checkpoint that cannot be used: one of this training's own,
+// and one of the part before.
+const (
+	beginAnew   = "remove it to begin anew"
+	anotherPart = "give that of the part before in train.builtin.after"
+)
+
 // Identity says by digest what a training is a training of. A checkpoint goes on
 // only with the same.
 type Identity struct {
-	Network       string `json:"network"`        // the model's files
-	Init          string `json:"init,omitempty"` // the model the trunk started from
-	Labels        string `json:"labels"`         // the manifest of the label set
+	Network       string `json:"network"`         // the model's files
+	Init          string `json:"init,omitempty"`  // the model the trunk started from
+	After         string `json:"after,omitempty"` // the checkpoint of the part before
+	Labels        string `json:"labels"`          // the manifest of the label set
 	Preprocessing string `json:"preprocessing"`
 	Spec          string `json:"spec"` // what of train.builtin decides the result
 }
@@ -43,7 +52,7 @@ type Identity struct {
 func (i Identity) difference(other Identity) string {
 	var diff []string
 	for _, p := range []struct{ name, mine, theirs string }{
-		{"network", i.Network, other.Network}, {"init", i.Init, other.Init}, {"labels", i.Labels, other.Labels},
+		{"network", i.Network, other.Network}, {"init", i.Init, other.Init}, {"after", i.After, other.After}, {"labels", i.Labels, other.Labels},
 		{"preprocessing", i.Preprocessing, other.Preprocessing}, {"train.builtin", i.Spec, other.Spec},
 	} {
 		if p.mine != p.theirs {
@@ -53,13 +62,14 @@ func (i Identity) difference(other Identity) string {
 	return strings.Join(diff, "; ")
 }
 
-// header is all of a checkpoint but the values.
+// header is all of a checkpoint but the values. Epochs and steps are those of the
+// whole training, whatever part of it this is.
 type header struct {
 	Identity Identity  `json:"identity"`
-	Epoch    int       `json:"epoch"` // epochs done
-	Step     int       `json:"step"`  // steps done of the next
-	Sums     sums      `json:"sums"`  // of these
-	Metrics  []Metrics `json:"metrics"`
+	Epoch    int       `json:"epoch"`   // epochs done
+	Step     int       `json:"step"`    // steps done of the next
+	Sums     sums      `json:"sums"`    // of the steps behind the last of the metrics
+	Metrics  []Metrics `json:"metrics"` // at least one for each epoch done
 	States   []state   `json:"states"`
 	// Forms are those of the gradients, which the last bits depend on.
 	Forms grad.Forms `json:"forms,omitempty"`
@@ -144,20 +154,18 @@ func replace(path string, write func(io.Writer) error) (err error) {
 }
 
 // restore reads a checkpoint into values, which are in the order of want.States.
-// It returns nil where there is no file. A file whose values have other names or
-// shapes is an error of class Config, a damaged one of class Data.
-func restore(path string, want header, values [][]float32) (*header, error) {
+// A file whose values have other names or shapes is an error of class Config, a
+// damaged one of class Data.
+// remedy says what to do then.
+func restore(path, remedy string, want header, values [][]float32) (*header, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, err
+		return nil, pipeline.BadConfig(fmt.Errorf("checkpoint: %w", err))
 	}
 	defer f.Close()
 	h, err := read(f, want, values)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+		return nil, fmt.Errorf("checkpoint %s: %w: %s", path, err, remedy)
 	}
 	return h, nil
 }
@@ -171,9 +179,10 @@ func read(f io.Reader, want header, values [][]float32) (*header, error) {
 		return nil, err
 	}
 	if !slices.EqualFunc(h.States, want.States, func(a, b state) bool { return a.Name == b.Name && slices.Equal(a.Dims, b.Dims) }) {
-		return nil, pipeline.BadConfig(errors.New("it is of another network: its parameters have other names or shapes; remove it to begin anew"))
+		return nil, pipeline.BadConfig(fmt.Errorf("it is of another network, with other names or shapes: %s", otherStates(h.States, want.States)))
 	}
-	if len(h.Sums.Loss) != len(want.Sums.Loss) || len(h.Sums.Correct) != len(want.Sums.Loss) || h.Epoch < 0 || h.Step < 0 || len(h.Metrics) != h.Epoch {
+	heads := len(want.Sums.Loss)
+	if len(h.Sums.Loss) != heads || len(h.Sums.Correct) != heads || len(h.Sums.Weight) != heads || h.Epoch < 0 || h.Step < 0 || len(h.Metrics) < h.Epoch {
 		return nil, damaged(errors.New("its header makes no sense"))
 	}
 	buf := make([]byte, 1<<16)
@@ -191,6 +200,38 @@ func read(f io.Reader, want header, values [][]float32) (*header, error) {
 	return h, checkSum(buffered, sum)
 }
 
+// otherStates says in words in what two lists of states differ.
+func otherStates(have, want []state) string {
+	for i, w := range want {
+		if i == len(have) {
+			return fmt.Sprintf("it lacks %s", w.Name)
+		}
+		if h := have[i]; h.Name != w.Name || !slices.Equal(h.Dims, w.Dims) {
+			return fmt.Sprintf("it has %s %v where this one has %s %v (other heads, another trunk, or another optimiser)", h.Name, h.Dims, w.Name, w.Dims)
+		}
+	}
+	return fmt.Sprintf("this one lacks %s", have[len(want)].Name)
+}
+
+// partBefore reads of the checkpoint of another part the header and the sha256
+// off its end, which [restore] holds against the content.
+func partBefore(path string) (*header, string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, "", pipeline.BadConfig(fmt.Errorf("train.builtin.after: %w", err))
+	}
+	defer f.Close()
+	h, err := readHeader(f)
+	if err != nil {
+		return nil, "", fmt.Errorf("checkpoint %s: %w: %s", path, err, anotherPart)
+	}
+	sum := make([]byte, sha256.Size)
+	if _, err = f.Seek(-sha256.Size, io.SeekEnd); err == nil {
+		_, err = io.ReadFull(f, sum)
+	}
+	return h, hex.EncodeToString(sum), err
+}
+
 // peek reads the header of a checkpoint, nil where there is no file. One of
 // another network, other labels or another spec is an error of class Config that
 // says so.
@@ -206,11 +247,11 @@ func peek(path string, want Identity) (*header, error) {
 	h, err := readHeader(f)
 	if err == nil {
 		if diff := h.Identity.difference(want); diff != "" {
-			err = pipeline.BadConfig(fmt.Errorf("it is of another training (%s): remove it to begin anew, or go back", diff))
+			err = pipeline.BadConfig(fmt.Errorf("it is of another training (%s)", diff))
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+		return nil, fmt.Errorf("checkpoint %s: %w: %s", path, err, beginAnew)
 	}
 	return h, nil
 }
@@ -247,5 +288,5 @@ func checkSum(r io.Reader, sum hash.Hash) error {
 }
 
 func damaged(err error) error {
-	return pipeline.BadData(fmt.Errorf("damaged: %w; remove it to begin anew", err))
+	return pipeline.BadData(fmt.Errorf("damaged: %w", err))
 }

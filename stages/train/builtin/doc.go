@@ -11,9 +11,20 @@
 //
 // The network is any ONNX graph that package grad can differentiate. Its step,
 // forward, loss, gradients and update, is itself a graph, whose outputs are its
-// next inputs; ONNX Runtime computes it and this package fills the images in.
+// next inputs; ONNX Runtime computes it and this package fills the images in. On
+// a device a run of the graph takes many steps in a loop, between which the state
+// stays there.
 // Each epoch ends with the held-out images, which the network in evaluation mode
 // has never been trained on, a row of the metrics table and a checkpoint.
+//
+// # Parts
+//
+// A training whose labels change on its way is trained in parts: train.builtin.until
+// ends one, and train.builtin.after begins the next with its checkpoint, wherever
+// in an epoch that is. Epochs, learning rate, order and what else is drawn are
+// those of the whole training, so that parts on equal labels come to what the
+// whole does, to the bit. Each part ends with the held-out images, a row of the
+// table and the results, as a training does.
 //
 // # Repeatability
 //

@@ -68,12 +68,13 @@ func dropRotationHead(m *onnx.Model) {
 	g.Output = slices.DeleteFunc(g.Output, func(v *onnxpb.ValueInfoProto) bool { return own(v.GetName()) })
 }
 
-// sign writes into a trained model what it was trained on.
-func sign(m *onnx.Model, labels string, b *pipeline.Builtin) {
+// sign writes into a trained model what it was trained on, at last, and for how
+// long in all.
+func sign(m *onnx.Model, labels string, epochs float64, seed int64) {
 	e := onnx.Edit(m)
 	e.SetMetadata(metaTrainedOn, labels)
-	e.SetMetadata(metaEpochs, strconv.Itoa(b.Epochs))
-	e.SetMetadata(metaSeed, strconv.FormatInt(b.Seed, 10))
+	e.SetMetadata(metaEpochs, strconv.FormatFloat(epochs, 'g', 7, 64))
+	e.SetMetadata(metaSeed, strconv.FormatInt(seed, 10))
 }
 
 // Report says what a training came to.
@@ -86,6 +87,7 @@ type Report struct {
 	HeldOut    int64   `json:"held_out"` // images
 	Rejected   int64   `json:"rejected"` // images that could not be used, of those looked at
 	Parameters int64   `json:"parameters"`
+	Epochs     float64 `json:"epochs"` // done of the whole training, with those of the parts before
 	Taken      *Taken  `json:"init,omitempty"`
 	Last       Metrics `json:"last"` // epoch
 	Memory     memory  `json:"memory"`
@@ -104,8 +106,9 @@ func (t *trainer) export() (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	sign(m, t.identity.Labels, &t.spec)
-	r := &Report{Dir: t.dir, Model: filepath.Join(t.dir, ModelFile), Heads: len(t.heads), Last: t.header.Metrics[len(t.header.Metrics)-1], Memory: t.estimate, Parameters: t.parameters()}
+	epochs := float64(t.position()) / float64(t.source.Steps())
+	sign(m, t.identity.Labels, epochs, t.spec.Seed)
+	r := &Report{Dir: t.dir, Model: filepath.Join(t.dir, ModelFile), Heads: len(t.heads), Last: t.header.Metrics[len(t.header.Metrics)-1], Memory: t.estimate, Parameters: t.parameters(), Epochs: epochs}
 	// A checkpoint that came from elsewhere comes without its table.
 	if err := errors.Join(m.SaveWithData(r.Model), t.writeMetrics()); err != nil {
 		return nil, err

@@ -37,6 +37,21 @@ func (f *feeding) next() (*Slot, error) {
 	return nil, err
 }
 
+// several waits for the next n slots, or those that are left.
+func (f *feeding) several(n int) (slots []*Slot, err error) {
+	for len(slots) < n {
+		s, err := f.next()
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			break
+		}
+		slots = append(slots, s)
+	}
+	return slots, nil
+}
+
 // stop ends the loader and waits until it touches no slot any more.
 func (f *feeding) stop() {
 	f.cancel()

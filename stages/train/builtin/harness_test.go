@@ -117,7 +117,7 @@ func (m *made) Run(ctx context.Context, epoch, fromStep int, free <-chan *Slot, 
 		}
 		for i := range s.Masks {
 			for j := range s.Masks[i] {
-				s.Masks[i][j] = 1
+				s.Masks[i][j] = float32(2 * ((step + j) % 2))
 			}
 		}
 		if m.poison > 0 && epoch == 0 && step == m.poison {

@@ -122,8 +122,10 @@ func (e *evaluator) scores(ctx context.Context, m *onnx.Model, load func(ctx con
 				total.addLogits(h, out.Float32(), f.Labels[h*batch:(h+1)*batch], f.Weights)
 			}
 		}
-		for _, w := range f.Weights {
-			total.Rows += float64(w)
+		rows := sum(f.Weights)
+		total.Rows += rows
+		for h := range total.Weight {
+			total.Weight[h] += rows
 		}
 		feeding.free <- f
 	}

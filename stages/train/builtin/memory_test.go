@@ -47,7 +47,7 @@ func TestBatchThatFits(t *testing.T) {
 	small := func(batch int) *trainer {
 		tr := newTrainer(t, network(1), newMade(), t.TempDir())
 		tr.spec.Batch = batch
-		if err := tr.shape(context.Background(), nil); err != nil {
+		if err := tr.shape(context.Background(), false, nil); err != nil {
 			t.Fatal(err)
 		}
 		return tr

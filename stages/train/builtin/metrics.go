@@ -26,11 +26,12 @@ type Scores struct {
 	MeanAP float64 `json:"mean_ap,omitempty"`
 }
 
-// Metrics is what one epoch came to: a row of metrics.csv.
+// Metrics is a row of metrics.csv: what one epoch came to, or, of an epoch within
+// which a part of a training ends, what was done of it since the row before.
 type Metrics struct {
-	Epoch           int     `json:"epoch"` // from 1
-	Step            int64   `json:"step"`  // steps since the beginning
-	Rate            float64 `json:"rate"`  // of the epoch's last step
+	Epoch           int     `json:"epoch"` // from 1, the one that ends or is at hand
+	Step            int64   `json:"step"`  // steps since the beginning of the whole training
+	Rate            float64 `json:"rate"`  // of the last step
 	Train           Scores  `json:"train"` // of each batch before its step, in training mode, on augmented images
 	HeldOut         *Scores `json:"held_out,omitempty"`
 	ImagesPerSecond float64 `json:"images_per_second"` // of the steps, without the held-out images
@@ -38,34 +39,39 @@ type Metrics struct {
 	Seconds         float64 `json:"seconds"`           // of the steps
 }
 
-// sums accumulate an epoch's metrics. A checkpoint holds them.
+// sums accumulate a row of the metrics. A checkpoint holds them.
 type sums struct {
 	Rows    float64   `json:"rows"`
-	Loss    []float64 `json:"loss"`    // by head, of each row's loss
+	Weight  []float64 `json:"weight"`  // by head, rows that it learned from
+	Loss    []float64 `json:"loss"`    // by head, of each of these rows' loss
 	Correct []float64 `json:"correct"` // by head, rows
 	Seconds float64   `json:"seconds"`
 	Waited  float64   `json:"waited"` // seconds
 }
 
 func newSums(heads int) sums {
-	return sums{Loss: make([]float64, heads), Correct: make([]float64, heads)}
+	return sums{Weight: make([]float64, heads), Loss: make([]float64, heads), Correct: make([]float64, heads)}
 }
 
-// add counts a batch: its mean losses and right rows by head.
-func (s *sums) add(rows float64, losses, correct []float32) {
+// add counts a batch: its rows, and by head how many of them it learned from,
+// their mean loss, and how many it got right.
+func (s *sums) add(rows float64, weight []float64, losses, correct []float32) {
 	s.Rows += rows
 	for h := range s.Loss {
-		s.Loss[h] += rows * float64(losses[h])
+		s.Weight[h] += weight[h]
+		s.Loss[h] += weight[h] * float64(losses[h])
 		s.Correct[h] += float64(correct[h])
 	}
 }
 
-// scores are the means over the rows; those of the first labelled heads are
-// averaged.
+// scores are the means over the rows, 0 for a head without any; those of the
+// first labelled heads are averaged.
 func (s *sums) scores(labelled int) Scores {
 	out := Scores{Heads: make([]Score, len(s.Loss))}
-	for h := range s.Loss {
-		out.Heads[h] = Score{s.Loss[h] / s.Rows, s.Correct[h] / s.Rows}
+	for h, rows := range s.Weight {
+		if rows > 0 {
+			out.Heads[h] = Score{s.Loss[h] / rows, s.Correct[h] / rows}
+		}
 		if h < labelled {
 			out.Loss += out.Heads[h].Loss / float64(labelled)
 			out.Accuracy += out.Heads[h].Accuracy / float64(labelled)

@@ -56,9 +56,11 @@ type trainer struct {
 	// the defaults.
 	choose  func(ctx context.Context, problems []grad.Problem, observe func(done int, p grad.Problem)) (grad.Forms, error)
 	open    func(masks []grad.Mask) (source, error)
+	after   string // file of the checkpoint that the part before ended with; "": none
 	dir     string // of checkpoint, metrics and results
 	scratch string // of graphs that are loaded
 	memory  int64  // bytes of this machine; 0: unknown
+	inRun   int    // steps of a run of the graph; 0: as suits the provider
 	stop    <-chan struct{}
 	observe func(pipeline.Event)
 	// saved is called after the checkpoint of an epoch; nil: nothing is.
@@ -72,16 +74,18 @@ type trainer struct {
 	evaluator evaluator
 	source    source
 	stepper   *ort.Stepper
-	feeds     map[*Slot]*ort.Feed
-	slots     []*Slot
+	loop      *grad.Loop // of the step, where a run takes several; else nil
+	places    map[*Slot]place
+	slots     []*Slot // in the order of their places
 	schedule  schedule
+	end       int64       // step of the whole training at which this part of it ends
 	values    [][]float32 // of the states, when asked for
 	header    header
 	rows      int64     // trained on by this process
 	last      time.Time // of the last checkpoint
 }
 
-// run trains from the last checkpoint, or from the beginning, to the last epoch
+// run trains from the last checkpoint, or from the beginning, to the last step
 // and writes the results.
 func (t *trainer) run(ctx context.Context) (_ *Report, err error) {
 	defer func() {
@@ -94,21 +98,18 @@ func (t *trainer) run(ctx context.Context) (_ *Report, err error) {
 	}
 	t.notice("training", "parameters", t.parameters(), "heads", describe(t.clusters), "batch", t.spec.Batch, "steps_per_epoch", t.source.Steps(),
 		"memory_about", mebibytes(t.estimate.total()))
-	done := t.header.Epoch
-	left := int64(t.spec.Epochs-done)*t.rowsPerEpoch() - int64(t.header.Sums.Rows)
-	t.observe(pipeline.Event{Kind: pipeline.StageStarted, Stage: progressStage, Tasks: t.spec.Epochs, Skipped: done, Total: left})
+	done, steps := t.header.Epoch, int64(t.source.Steps())
+	tasks := int((t.end + steps - 1) / steps)
+	t.observe(pipeline.Event{Kind: pipeline.StageStarted, Stage: progressStage, Tasks: tasks, Skipped: done, Total: (t.end - t.position()) * int64(t.spec.Batch)})
 	start := time.Now()
-	for t.header.Epoch < t.spec.Epochs {
+	for t.position() < t.end || t.header.Sums.Rows > 0 {
 		if err := t.epoch(ctx); err != nil {
 			return nil, err
 		}
 	}
-	t.observe(pipeline.Event{Kind: pipeline.StageDone, Stage: progressStage, Rows: t.rows, Tasks: t.spec.Epochs, Skipped: done, Elapsed: time.Since(start)})
+	t.observe(pipeline.Event{Kind: pipeline.StageDone, Stage: progressStage, Rows: t.rows, Tasks: tasks, Skipped: done, Elapsed: time.Since(start)})
 	return t.export()
 }
-
-// rowsPerEpoch is an upper bound: padding counts too.
-func (t *trainer) rowsPerEpoch() int64 { return int64(t.source.Steps()) * int64(t.spec.Batch) }
 
 // state returns the current values of all states.
 func (t *trainer) state() [][]float32 {
@@ -119,17 +120,18 @@ func (t *trainer) state() [][]float32 {
 	return t.values
 }
 
-// epoch does what is left of the epoch at hand, measures the held-out images and
-// makes a checkpoint.
+// epoch does what is left of the epoch at hand, or of this part's share of it,
+// measures the held-out images and makes a checkpoint.
 func (t *trainer) epoch(ctx context.Context) error {
-	if err := t.steps(ctx); err != nil {
+	h, steps := &t.header, t.source.Steps()
+	to := int(min(int64(steps), t.end-int64(h.Epoch)*int64(steps)))
+	if err := t.steps(ctx, to); err != nil {
 		return err
 	}
-	h := &t.header
 	if h.Sums.Rows == 0 {
 		return pipeline.BadData(fmt.Errorf("epoch %d had no image to train on", h.Epoch+1))
 	}
-	m := Metrics{Epoch: h.Epoch + 1, Step: int64(h.Epoch+1) * int64(t.source.Steps()), Train: h.Sums.scores(len(t.heads)),
+	m := Metrics{Epoch: h.Epoch + 1, Step: t.position(), Train: h.Sums.scores(len(t.heads)),
 		ImagesPerSecond: h.Sums.Rows / h.Sums.Seconds, Waiting: h.Sums.Waited / h.Sums.Seconds, Seconds: h.Sums.Seconds}
 	m.Rate = t.schedule.rate(m.Step - 1)
 	model, err := t.trained()
@@ -146,7 +148,11 @@ func (t *trainer) epoch(ctx context.Context) error {
 		return err
 	}
 	h.Metrics = append(h.Metrics, m)
-	h.Epoch, h.Step, h.Sums = h.Epoch+1, 0, newSums(t.outputs())
+	h.Sums = newSums(t.outputs())
+	ended := to == steps
+	if ended {
+		h.Epoch, h.Step = h.Epoch+1, 0
+	}
 	pairs := []any{"epoch", m.Epoch, "of", t.spec.Epochs, "loss", round(m.Train.Loss), "accuracy", round(m.Train.Accuracy)}
 	if m.HeldOut != nil {
 		pairs = append(pairs, "held_out_loss", round(m.HeldOut.Loss), "held_out_accuracy", round(m.HeldOut.Accuracy))
@@ -154,51 +160,58 @@ func (t *trainer) epoch(ctx context.Context) error {
 			pairs = append(pairs, "held_out_mean_ap", round(m.HeldOut.MeanAP))
 		}
 	}
-	t.notice("epoch done", append(pairs, "rate", m.Rate, "images/s", round(m.ImagesPerSecond), "waiting", round(m.Waiting))...)
+	what := "epoch done"
+	if !ended {
+		what = "part of an epoch done"
+		pairs = append(pairs, "step", m.Step)
+	}
+	t.notice(what, append(pairs, "rate", m.Rate, "images/s", round(m.ImagesPerSecond), "waiting", round(m.Waiting))...)
 	if err := t.checkpoint(); err != nil {
 		return err
 	}
-	if t.saved != nil {
+	if t.saved != nil && ended {
 		return t.saved(ctx, filepath.Join(t.dir, CheckpointFile), h.Epoch)
 	}
 	return nil
 }
 
-// steps does what is left of the epoch's steps. Where it is asked to stop it
-// makes a checkpoint first.
-func (t *trainer) steps(ctx context.Context) error {
+// steps takes the steps of the epoch up to the given one. Where it is asked to
+// stop it makes a checkpoint first.
+func (t *trainer) steps(ctx context.Context, to int) error {
 	h := &t.header
-	epoch, from, steps := h.Epoch, h.Step, t.source.Steps()
-	if from == steps {
+	epoch, from := h.Epoch, h.Step
+	if from == to {
 		return nil // only the held-out images are left
 	}
 	feeding := feed(ctx, t.slots, func(ctx context.Context, free <-chan *Slot, ready chan<- *Slot) error {
 		return t.source.Run(ctx, epoch, from, free, ready)
 	})
 	defer feeding.stop()
-	for h.Step < steps {
+	for h.Step < to {
 		if t.stopped() {
 			return errors.Join(pipeline.ErrStopped, t.checkpoint())
 		}
 		start := time.Now()
-		slot, err := feeding.next()
-		if err == nil && slot == nil {
-			err = fmt.Errorf("the loader ended before step %d of %d", h.Step+1, steps)
+		slots, err := feeding.several(min(t.inRun, to-h.Step))
+		if err == nil && len(slots) == 0 {
+			err = fmt.Errorf("the loader ended before step %d of %d", h.Step+1, to)
 		}
 		waited := time.Since(start)
 		if err == nil {
-			err = t.one(ctx, slot)
+			err = t.take(ctx, slots)
 		}
 		if err != nil {
-			if ctx.Err() != nil { // the step was not taken
+			if ctx.Err() != nil { // the steps were not taken
 				err = errors.Join(ctx.Err(), t.checkpoint())
 			}
 			return err
 		}
 		h.Sums.Seconds += time.Since(start).Seconds()
 		h.Sums.Waited += waited.Seconds()
-		feeding.free <- slot
-		if time.Since(t.last) >= time.Duration(t.spec.Checkpoint) && h.Step < steps {
+		for _, s := range slots {
+			feeding.free <- s
+		}
+		if time.Since(t.last) >= time.Duration(t.spec.Checkpoint) && h.Step < to {
 			if err := t.checkpoint(); err != nil {
 				return err
 			}
@@ -214,36 +227,6 @@ func (t *trainer) stopped() bool {
 	default:
 		return false
 	}
-}
-
-// one takes a step. A batch without any image, whose mean loss is 0/0, takes
-// none.
-func (t *trainer) one(ctx context.Context, slot *Slot) error {
-	h := &t.header
-	rows := 0.0
-	for _, w := range slot.Weights {
-		rows += float64(w)
-	}
-	if rows == 0 {
-		h.Step++
-		return nil
-	}
-	rate := t.schedule.rate(int64(h.Epoch)*int64(t.source.Steps()) + int64(h.Step))
-	f := t.feeds[slot]
-	f.Tensors[3].Float32()[0] = float32(rate)
-	if err := t.stepper.Step(ctx, f); err != nil {
-		return t.explain(err)
-	}
-	losses, correct := t.stepper.Result(0), t.stepper.Result(1)
-	if bad := notFinite(losses); bad >= 0 {
-		return pipeline.BadConfig(fmt.Errorf("the loss of %s is %v at step %d of epoch %d, learning rate %g: lower train.builtin.rate, or set warmup or clip; %s",
-			headName(bad, len(t.heads)), losses[bad], h.Step+1, h.Epoch+1, rate, t.kept()))
-	}
-	h.Step++
-	h.Sums.add(rows, losses, correct)
-	t.rows += int64(rows)
-	t.observe(pipeline.Event{Kind: pipeline.RowsDone, Stage: progressStage, Rows: int64(rows)})
-	return nil
 }
 
 // kept says what is left after training went wrong.

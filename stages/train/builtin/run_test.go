@@ -390,7 +390,7 @@ func TestKeepsItsForms(t *testing.T) {
 		return tr
 	}
 	plain := shape(t.TempDir(), nil)
-	if err := plain.shape(context.Background(), nil); err != nil {
+	if err := plain.shape(context.Background(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	others := grad.Forms{}

@@ -14,6 +14,7 @@ const (
 	forOrder purpose = iota
 	forTurn
 	forMask
+	forHeads
 )
 
 // draws is a source of random words: ChaCha8 under a key that says what they are

@@ -13,10 +13,10 @@ import (
 	"sela/stages/internal/onnx/grad"
 )
 
-// digest identifies what of the spec decides the result. Where the trunk starts
+// digest identifies what of the spec decides the result. What the training starts
 // from counts by its content, which [Identity] has.
 func digest(b pipeline.Builtin) string {
-	b.Init, b.Threads, b.Checkpoint = "", 0, 0
+	b.Init, b.After, b.Threads, b.Checkpoint = "", "", 0, 0
 	raw, err := json.Marshal(b)
 	if err != nil {
 		panic(err) // numbers that were checked to be finite, and strings

@@ -15,15 +15,19 @@ import (
 	"sela/stages/internal/ort"
 )
 
-// start builds and loads everything and restores the checkpoint, if there is
-// one.
+// start builds and loads everything and goes on from the checkpoint, if there is
+// one, or from that of the part before.
 func (t *trainer) start(ctx context.Context) error {
 	path := filepath.Join(t.dir, CheckpointFile)
 	begun, err := peek(path, t.identity)
 	if err != nil {
 		return err
 	}
-	if err := t.shape(ctx, begun); err != nil {
+	forms, err := t.formsOf(begun)
+	if err != nil {
+		return err
+	}
+	if err := t.shape(ctx, begun != nil || t.after != "", forms); err != nil {
 		return err
 	}
 	if err := t.estimate.fits(t.spec.Batch, t.memory); err != nil {
@@ -38,30 +42,30 @@ func (t *trainer) start(ctx context.Context) error {
 	if t.source.Steps() < 1 {
 		return pipeline.BadData(errors.New("there is no image to train on"))
 	}
-	t.schedule = newSchedule(&t.spec, t.source.Steps())
+	t.schedule, t.end = newSchedule(&t.spec, t.source.Steps()), endOf(&t.spec, t.source.Steps())
 	if err := t.load(); err != nil {
 		return err
 	}
 	t.header = header{Identity: t.identity, Sums: newSums(t.outputs()), States: statesOf(t.step), Forms: t.forms}
 	t.last = time.Now()
-	before, err := restore(path, t.header, t.state())
+	if begun == nil {
+		return t.begin()
+	}
+	before, err := restore(path, beginAnew, t.header, t.state())
 	if err != nil {
 		return err
 	}
-	if before == nil {
-		return nil
-	}
-	if before.Epoch > t.spec.Epochs || before.Step > t.source.Steps() {
-		return fmt.Errorf("checkpoint %s: %w", path, damaged(fmt.Errorf("it is of epoch %d, step %d", before.Epoch, before.Step)))
-	}
 	t.header = *before
+	if before.Step > t.source.Steps() || t.position() > t.end {
+		return fmt.Errorf("checkpoint %s: %w: %s", path, damaged(fmt.Errorf("it is of epoch %d, step %d", before.Epoch, before.Step)), beginAnew)
+	}
 	t.notice("training goes on from a checkpoint", "epoch", before.Epoch+1, "step", before.Step)
 	return nil
 }
 
-// shape makes the step's graph, with the forms of the checkpoint if it has
-// begun, and checks the network against the labels.
-func (t *trainer) shape(ctx context.Context, begun *header) error {
+// shape makes the step's graph, with the given forms if the training has begun,
+// and checks the network against the labels.
+func (t *trainer) shape(ctx context.Context, begun bool, forms grad.Forms) error {
 	in, err := t.inputDims()
 	if err != nil {
 		return err
@@ -75,14 +79,10 @@ func (t *trainer) shape(ctx context.Context, begun *header) error {
 	if !slices.Equal(have, t.clusters) {
 		return pipeline.BadConfig(fmt.Errorf("the network has heads of %s, the labels are of %s: give a network with these heads, or replace its heads (sela train --replace-heads)", describe(have), describe(t.clusters)))
 	}
-	var forms grad.Forms
-	if begun != nil {
-		forms = begun.Forms
-	}
 	if err := t.differentiate(forms); err != nil {
 		return err
 	}
-	if begun == nil && t.choose == nil {
+	if !begun && t.choose == nil {
 		// Another version may have other defaults, and this training goes on with
 		// these.
 		for _, p := range t.step.Problems {
@@ -92,7 +92,7 @@ func (t *trainer) shape(ctx context.Context, begun *header) error {
 			t.forms[p.Key] = p.Forms[0]
 		}
 	}
-	if begun == nil && t.choose != nil && len(t.step.Problems) > 0 {
+	if !begun && t.choose != nil && len(t.step.Problems) > 0 {
 		forms, err := t.choose(ctx, t.step.Problems, func(done int, _ grad.Problem) {
 			if done == 0 {
 				t.notice("measuring the forms of the gradients", "gradients", len(t.step.Problems))
@@ -171,57 +171,6 @@ func describe(clusters []int) string {
 		}
 	}
 	return fmt.Sprintf("%d × %d clusters", len(clusters), clusters[0])
-}
-
-// load makes the stepper and its feeds and puts the initial values in.
-func (t *trainer) load() error {
-	path := filepath.Join(t.scratch, "step.onnx")
-	if err := t.step.Model.Save(path); err != nil {
-		return err
-	}
-	spec := ort.StepperSpec{}
-	batch, heads := int64(t.spec.Batch), int64(t.outputs())
-	labels := ort.TensorInfo{Name: t.step.Labels, Type: ort.Int64, Dims: []int64{heads, batch}}
-	if t.classes > 0 {
-		labels.Type, labels.Dims = ort.Float32, []int64{batch, int64(t.classes)}
-	}
-	spec.Feeds = []ort.TensorInfo{{Name: t.step.Images, Type: ort.Float32, Dims: t.evaluator.dims}, labels,
-		{Name: t.step.Weights, Type: ort.Float32, Dims: []int64{batch}}, {Name: t.step.LearningRate, Type: ort.Float32, Dims: []int64{1}}}
-	for _, m := range t.step.Masks {
-		spec.Feeds = append(spec.Feeds, ort.TensorInfo{Name: m.Input, Type: ort.Float32, Dims: m.Dims})
-	}
-	for _, s := range t.step.State {
-		spec.State = append(spec.State, ort.State{In: s.In, Out: s.Out, Dims: s.Dims})
-	}
-	for _, name := range []string{t.step.Losses, t.step.Correct} {
-		spec.Results = append(spec.Results, ort.TensorInfo{Name: name, Type: ort.Float32, Dims: []int64{heads}})
-	}
-	var err error
-	if t.stepper, err = t.runtime.NewStepper(path, spec, t.options); err != nil {
-		return t.explain(err)
-	}
-	t.feeds = map[*Slot]*ort.Feed{}
-	for range feedsInTurn {
-		f, err := t.stepper.NewFeed()
-		if err != nil {
-			return t.explain(err)
-		}
-		s := &Slot{Images: f.Tensors[0].Float32(), Weights: f.Tensors[2].Float32(), Rows: make([]int64, batch)}
-		if t.classes > 0 {
-			s.Targets = f.Tensors[1].Float32()
-		} else {
-			s.Labels = f.Tensors[1].Int64()
-		}
-		for i := range t.step.Masks {
-			s.Masks = append(s.Masks, f.Tensors[4+i].Float32())
-		}
-		t.feeds[s] = f
-		t.slots = append(t.slots, s)
-	}
-	for i, s := range t.step.State {
-		copy(t.stepper.State(i), s.Initial)
-	}
-	return nil
 }
 
 // explain says what batch would fit where memory gave out.

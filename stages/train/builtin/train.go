@@ -35,8 +35,8 @@ type Config struct {
 	Dir     string // keeps checkpoint, metrics and results; made if missing
 	Scratch string // an existing folder of this process's own
 	Memory  int64  // bytes of this machine; 0: not known
-	// Stop, when closed, ends the training after the step at hand, with a
-	// checkpoint and [pipeline.ErrStopped]; nil never does.
+	// Stop, when closed, ends the training after the step at hand (on a device,
+	// the run of several), with a checkpoint and [pipeline.ErrStopped]; nil never does.
 	Stop    <-chan struct{}
 	Observe func(pipeline.Event)
 	// Saved is called with the checkpoint's file at the end of each epoch, and an
@@ -45,8 +45,9 @@ type Config struct {
 }
 
 // Train trains the network from the checkpoint in Dir, if there is one, or from
-// the beginning, and writes the results into Dir: [ModelFile] in evaluation mode
-// with its heads, [TrunkFile] without them, [MetricsFile].
+// the beginning (of a part of a training: from the checkpoint train.builtin.after),
+// and writes the results into Dir: [ModelFile] in evaluation mode with its heads,
+// [TrunkFile] without them, [MetricsFile].
 //
 // On a CPU the results are the same to the bit however often it was ended and
 // began again, on one kind of processor and one build of ONNX Runtime: the forms
@@ -56,7 +57,8 @@ type Config struct {
 //
 // A network whose heads are not those of the labels, that cannot be
 // differentiated or needs more memory than there is, a checkpoint of another
-// training and a loss that is not finite are errors of class Config.
+// training or network, a part that ends where it begins and a loss that is not
+// finite are errors of class Config.
 func Train(ctx context.Context, c Config) (*Report, error) {
 	b := c.Job.Train.Builtin
 	if err := b.Check(); err != nil {
@@ -69,17 +71,18 @@ func Train(ctx context.Context, c Config) (*Report, error) {
 		return nil, err
 	}
 	graph := c.Design.Model.Clone()
-	identity, taken, err := c.begin(ctx, graph)
+	from, err := c.begin(ctx, graph)
 	if err != nil {
 		return nil, err
 	}
+	taken := from.taken
 	if taken != nil {
 		c.notice("the trunk starts from another model's", slog.Int("tensors", taken.Tensors), slog.Int("of", taken.Of))
 	}
 	var loader *Loader
 	t := &trainer{
 		runtime: c.Runtime, options: runtimeOptions(c.Job), model: graph, input: c.Design.Input, heads: c.Design.Outputs, clusters: c.Labels.Heads, classes: len(c.Labels.Classes),
-		spec: b, identity: identity, dir: c.Dir, scratch: c.Scratch, memory: c.Memory, stop: c.Stop, observe: c.Observe, saved: c.Saved,
+		spec: b, identity: from.identity, after: from.after, dir: c.Dir, scratch: c.Scratch, memory: c.Memory, stop: c.Stop, observe: c.Observe, saved: c.Saved,
 	}
 	if t.spec.Forms == "measured" {
 		t.choose = newFormChooser(c.Runtime, t.options, filepath.Join(c.Job.Local.Dir, "forms"), c.Scratch).choose
@@ -117,6 +120,9 @@ func Check(job *pipeline.Job, d *extract.Design) error {
 	if err == nil {
 		err = t.differentiate(nil)
 	}
+	if err == nil && t.spec.ResetHeads {
+		_, err = headParameters(t.model)
+	}
 	if err != nil {
 		return fmt.Errorf("train.type builtin: %w", err)
 	}
@@ -134,28 +140,43 @@ func (c *Config) notice(message string, attrs ...slog.Attr) {
 	c.Observe(pipeline.Event{Kind: pipeline.Notice, Stage: progressStage, Task: message, Attrs: attrs})
 }
 
-// begin puts the parameters to start from into graph and says what training this
-// is.
-func (c *Config) begin(ctx context.Context, graph *onnx.Model) (Identity, *Taken, error) {
+// beginning is what a training starts from.
+type beginning struct {
+	identity Identity
+	taken    *Taken // of train.builtin.init; nil: none
+	after    string // local file of train.builtin.after
+}
+
+// begin puts the parameters of train.builtin.init into graph and says what
+// training this is.
+func (c *Config) begin(ctx context.Context, graph *onnx.Model) (beginning, error) {
 	b := &c.Job.Train.Builtin
-	id := Identity{Network: c.Digest, Labels: c.Labels.Digest, Preprocessing: c.Design.Spec.Fingerprint(), Spec: digest(*b)}
+	from := beginning{identity: Identity{Network: c.Digest, Labels: c.Labels.Digest, Preprocessing: c.Design.Spec.Fingerprint(), Spec: digest(*b)}}
+	var err error
+	if b.After != "" {
+		from.after, err = model.LocalFile(ctx, "train.builtin.after", b.After, c.Job.Local.Dir)
+		if err == nil {
+			_, from.identity.After, err = partBefore(from.after)
+		}
+		return from, err
+	}
 	if b.Init == "" {
-		return id, nil, nil
+		return from, nil
 	}
 	path, err := model.Local(ctx, b.Init, c.Job.Local.Dir)
 	if err != nil {
-		return id, nil, err
+		return from, err
 	}
 	other, sum, err := model.Load(ctx, path)
 	if err != nil {
-		return id, nil, err
+		return from, err
 	}
-	id.Init = sum
 	t, err := onnx.InitFrom(graph, other)
 	if err != nil {
-		return id, nil, pipeline.BadConfig(fmt.Errorf("start from %s: %w", filepath.Base(path), err))
+		return from, pipeline.BadConfig(fmt.Errorf("start from %s: %w", filepath.Base(path), err))
 	}
-	return id, &Taken{len(t.Taken), len(t.Taken) + len(t.Kept)}, nil
+	from.identity.Init, from.taken = sum, &Taken{len(t.Taken), len(t.Taken) + len(t.Kept)}
+	return from, nil
 }
 
 // key names an identity.

@@ -24,6 +24,9 @@ const Name = "builtin"
 const (
 	TrunkName   = "model/trunk.onnx"
 	MetricsName = "model/metrics.csv"
+	// CheckpointName is that of a part of a longer training, train.builtin.after
+	// of the next one.
+	CheckpointName = "model/checkpoint.sela"
 )
 
 // Trigger trains the job's network on each published label set. Checkpoints lie
@@ -59,10 +62,11 @@ func (t Trigger) Fire(ctx context.Context, e train.Event) (*train.Outcome, error
 	}
 	c := Config{Job: job, Design: t.Design, Digest: t.Run.Provenance.Model, Runtime: rt, Images: t.Images, Labels: labels,
 		Scratch: e.Dir, Memory: t.Memory, Stop: t.Stop, Observe: t.Run.Observe}
-	id, _, err := c.begin(ctx, t.Design.Model.Clone())
+	from, err := c.begin(ctx, t.Design.Model.Clone())
 	if err != nil {
 		return nil, err
 	}
+	id := from.identity
 	all := filepath.Join(job.Local.Dir, "train")
 	c.Dir = filepath.Join(all, id.key())
 	if err := prune(all, c.Dir); err != nil {
@@ -78,9 +82,12 @@ func (t Trigger) Fire(ctx context.Context, e train.Event) (*train.Outcome, error
 		return nil, err
 	}
 	o := &train.Outcome{Type: Name, Model: report.Model, Files: map[string]string{MetricsName: filepath.Join(c.Dir, MetricsFile)}, Report: report}
-	o.Detail = fmt.Sprintf("trained for %d epochs", report.Last.Epoch)
+	o.Detail = fmt.Sprintf("trained for %g epochs", round(report.Epochs))
 	if report.Last.HeldOut != nil {
 		o.Detail += fmt.Sprintf("; held-out accuracy %.4f", report.Last.HeldOut.Accuracy)
+	}
+	if b := job.Train.Builtin; b.After != "" || b.Until != 0 {
+		o.Files[CheckpointName] = filepath.Join(c.Dir, CheckpointFile)
 	}
 	if report.Trunk != "" {
 		o.Files[TrunkName] = report.Trunk

@@ -53,7 +53,7 @@ func (l *loader) load(input string, heads []string) (images *value, logits []*va
 	if l.frozen == nil {
 		l.frozen = func(string) bool { return false }
 	}
-	l.held, l.values, l.decay, l.statistic = map[string]*onnxpb.TensorProto{}, map[string]*value{}, roles(g), map[string]bool{}
+	l.held, l.values, l.decay, l.statistic = map[string]*onnxpb.TensorProto{}, map[string]*value{}, roles(l.model), map[string]bool{}
 	for _, t := range g.GetInitializer() {
 		l.held[t.GetName()] = t
 	}

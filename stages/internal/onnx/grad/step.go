@@ -40,13 +40,14 @@ type Step struct {
 	Model *onnx.Model
 	// Names of the inputs. Images are as the model's, with B images. Labels are
 	// int64 [T, B], each in [0, K), which the graph does not check; or, for
-	// [Binary], targets float32 [B, K]. Weights, float32 [B], are 1
-	// for a row and 0 for padding, with a sum above 0. LearningRate is float32 [1].
+	// [Binary], targets float32 [B, K]. Weights, float32 [T, B], are 1 for a row
+	// that a head learns from and 0 for others, such as padding. LearningRate is
+	// float32 [1].
 	Images, Labels, Weights, LearningRate string
 	Masks                                 []Mask
 	State                                 []State
 	// Names of the outputs, float32 [T]. Losses are weighted means over the
-	// rows; what is minimised is their mean. Correct is the weighted number of
+	// rows, 0 without any; what is minimised is their mean. Correct is the weighted number of
 	// rows whose largest logit is the label's (for [Binary]: of which the sign of
 	// the logit agrees with the target, as a share of the K classes).
 	Losses, Correct string
@@ -110,7 +111,7 @@ func newStep(m *onnx.Model, o Options) (s *Step, err error) {
 	images, heads := l.load(o.Input, o.Heads)
 
 	s.Images = images.name
-	weights := t.input(s.Weights, onnx.Float32, int64(o.Batch))
+	weights := t.input(s.Weights, onnx.Float32, int64(len(heads)), int64(o.Batch))
 	rate := t.input(s.LearningRate, onnx.Float32, 1)
 	s.Weights, s.LearningRate = weights.name, rate.name
 	labels, losses, correct := o.Loss.add(t, heads, weights)
