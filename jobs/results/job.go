@@ -1,0 +1,60 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"strings"
+	"text/template"
+)
+
+// training is what all rows share: the optimiser and the augmentation.
+const training = `epochs: {{.Epochs}}, batch: 128, seed: {{.Seed}}, schedule: cosine, rate: 0.1, warmup: 0.02, momentum: 0.9, weight_decay: 5e-4, scale: [0.2, 1], flip: 0.5, jitter: [0.4, 0.4, 0.4, 0.4], grayscale: 0.2, held_out: 0.02`
+
+var jobText = template.Must(template.New("job").Parse(`job: {{.Name}}
+images: {bucket: {{.Data}}, glob: "cifar10-train-*.tar"{{with .Only}}, only: {{.}}{{end}}}
+work: {bucket: work}
+labels: {bucket: labels}
+model: {path: model.onnx}
+preprocess: {resize: 0, crop: 32}
+solve: {method: {{.Method}}, seed: {{.Seed}}{{if .Lambda}}, lambda: {{.Lambda}}{{end}}{{with .Balance}}, balance: {{.}}{{end}}{{if eq .Method "truth"}}, truth: folders{{end}}}
+train:
+  type: builtin
+  builtin: {` + training + `}
+loop: {truth: folders}
+local: {dir: local}
+`))
+
+// job is what a row's job file says.
+type job struct {
+	Name, Data, Only, Method, Balance string
+	Lambda                            float64
+	Epochs, Rounds                    int
+	Seed                              int
+}
+
+func (j *job) yaml() (string, error) {
+	var b strings.Builder
+	err := jobText.Execute(&b, j)
+	return b.String(), err
+}
+
+// jobOf returns the job of a row on so many images: as many epochs as come
+// nearest to the budget, each a round of its own unless labels are made once.
+func jobOf(r *row, images, budget int64, seed int) job {
+	epochs := max(1, int(math.Round(float64(budget)*cmp.Or(r.budget, 1)/float64(images))))
+	j := job{Name: r.name, Method: r.method, Balance: r.balance, Lambda: r.lambda, Epochs: 1, Rounds: epochs, Seed: seed}
+	if r.once {
+		j.Epochs, j.Rounds = epochs, 1
+	}
+	return j
+}
+
+// networkFlags are those of sela model new.
+func networkFlags(r *row, seed int) []string {
+	f := []string{"--arch", cmp.Or(r.arch, "resnet-s"), "--head", cmp.Or(r.head, "linear"), "--heads", fmt.Sprint(r.heads), "--clusters", fmt.Sprint(r.clusters), "--seed", fmt.Sprint(seed + 1)}
+	if r.temperature != 0 {
+		f = append(f, "--temperature", fmt.Sprint(r.temperature))
+	}
+	return f
+}
