@@ -29,6 +29,15 @@ type Membership struct {
 	Holder Holder `json:"holder"`
 }
 
+// Name says in words which run, or which loop of runs, holds the lease.
+func (m *Membership) Name() string { return holderName(m.Run) }
+
+// Holds tells whether the run is worked on under the lease: as the run that holds
+// it, or as a round of the loop that does.
+func (m *Membership) Holds(r *Record) bool {
+	return m.Run == r.Run || r.Loop != "" && m.Run == loopHolder+r.Loop
+}
+
 // LeaseHolder returns who holds the job's lease, or nil.
 func LeaseHolder(ctx context.Context, work *bucket.Bucket, job string) (*Membership, error) {
 	l := &Lease{work: work, job: job, self: member{Holder: Self()}}

@@ -220,6 +220,9 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if j.Label.TopK < 0 {
 		bad("label.top_k", "is %d; it must be at least 0", j.Label.TopK)
 	}
+	if j.Label.TopK > 0 && !j.Solve.Transports() {
+		bad("label.top_k", "needs probabilities, which labels by method %s have not", j.Solve.Method)
+	}
 	if j.Label.PartRows < ChunkRows || j.Label.PartRows%ChunkRows != 0 {
 		bad("label.part_rows", "is %d; it must be a positive multiple of %d", j.Label.PartRows, ChunkRows)
 	}

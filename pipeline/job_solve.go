@@ -1,5 +1,15 @@
 package pipeline
 
+// Clusters tells whether the method clusters features instead of solving for
+// log-probabilities.
+func (s *Solve) Clusters() bool { return s.Method == "kmeans" || s.Method == "deepcluster" }
+
+// Transports tells whether labels are those of an optimal transport, which gives
+// clusters shares of the images. The other methods serve to compare with.
+func (s *Solve) Transports() bool {
+	return !s.Clusters() && s.Method != "random" && s.Method != "truth"
+}
+
 // check is the part of [Job.check] about the solver.
 func (s *Solve) check(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
 	oneOf("solve.method", s.Method, "lists", "lbfgs", "sinkhorn", "fixed", "kmeans", "deepcluster", "random", "truth")
@@ -38,6 +48,14 @@ func (s *Solve) check(bad func(string, string, ...any), oneOf func(string, strin
 	}
 	if s.Balance == "exact" && (!iterates && s.Method != "sinkhorn" || s.Device != "cpu") {
 		bad("solve.balance", "exact needs a solve on the CPU, by lists, lbfgs or sinkhorn")
+	}
+	if !s.Transports() {
+		if s.Device != "cpu" {
+			bad("solve.device", "cuda is for methods that solve for log-probabilities, not %s", s.Method)
+		}
+		if s.Power != 0 || len(s.Marginals) > 0 {
+			bad("solve.marginals", "and solve.power are for methods that give clusters shares, not %s", s.Method)
+		}
 	}
 	s.checkShares(bad)
 	last := 0.0

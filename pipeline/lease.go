@@ -64,6 +64,24 @@ func (r *Run) Acquire(ctx context.Context, alone bool) (*Lease, error) {
 	return acquire(ctx, r.Work, r.Job.Name, r.Run, alone, Self(), LeaseTTL)
 }
 
+// AcquireLoop is [Run.Acquire], alone, for all the runs of a loop, which are
+// done under its lease and take none of their own.
+func AcquireLoop(ctx context.Context, work *bucket.Bucket, job, loop string) (*Lease, error) {
+	return acquire(ctx, work, job, loopHolder+loop, true, Self(), LeaseTTL)
+}
+
+// loopHolder begins the name under which a loop holds a lease. No run has such
+// a name.
+const loopHolder = "loop "
+
+// holderName says who holds a lease.
+func holderName(run string) string {
+	if strings.HasPrefix(run, loopHolder) {
+		return run
+	}
+	return "run " + run
+}
+
 func acquire(ctx context.Context, work *bucket.Bucket, job, run string, alone bool, self Holder, ttl time.Duration) (*Lease, error) {
 	l := &Lease{work: work, job: job, ttl: ttl, ended: make(chan struct{}), self: member{Run: run, Holder: self}}
 	for {
@@ -91,8 +109,12 @@ func (l *Lease) announce(ctx context.Context, alone bool) (held bool, err error)
 	}
 	for _, m := range before.live {
 		if m.Run != l.self.Run || alone {
-			return false, Retryable(fmt.Errorf("held by run %s (process %d on %s) until %s: wait, or name that run with --run-id to help it",
-				m.Run, m.Holder.PID, m.Holder.Host, m.Expires.Format(time.RFC3339)))
+			help := ""
+			if !strings.HasPrefix(m.Run, loopHolder) {
+				help = ", or name that run with --run-id to help it"
+			}
+			return false, Retryable(fmt.Errorf("held by %s (process %d on %s) until %s: wait%s",
+				holderName(m.Run), m.Holder.PID, m.Holder.Host, m.Expires.Format(time.RFC3339), help))
 		}
 	}
 	epoch := before.epoch

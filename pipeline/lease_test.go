@@ -322,3 +322,42 @@ func TestLeaseOutlivesItsContext(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// A loop holds its job's lease under a name that no run has, for all its rounds.
+func TestLoopLease(t *testing.T) {
+	both(t, func(t *testing.T, work *bucket.Bucket) {
+		round, _ := openRun(t, work, "l-r000", func(o *Options) { o.Loop = "l" })
+		same, _ := openRun(t, work, "l")
+		job := round.Job.Name
+		lease, err := AcquireLoop(t.Context(), work, job, "l")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, acquire := range map[string]func() (*Lease, error){
+			"the loop again":         func() (*Lease, error) { return AcquireLoop(t.Context(), work, job, "l") },
+			"another loop":           func() (*Lease, error) { return AcquireLoop(t.Context(), work, job, "m") },
+			"a run of the same name": func() (*Lease, error) { return same.Acquire(t.Context(), false) },
+		} {
+			if _, err := acquire(); ClassOf(err) != Transient || !strings.Contains(err.Error(), "held by loop l (process") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		h, err := LeaseHolder(t.Context(), work, job)
+		if err != nil || h == nil || h.Name() != "loop l" || !h.Holds(&round.Record) || h.Holds(&same.Record) {
+			t.Errorf("holder %+v, %v", h, err)
+		}
+		if err := lease.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run, err := same.Acquire(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := AcquireLoop(t.Context(), work, job, "l"); ClassOf(err) != Transient || !strings.Contains(err.Error(), "held by run l (process") {
+			t.Errorf("beside a run: %v", err)
+		}
+		if err := run.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -130,5 +131,77 @@ func TestOtherJobsAreLeftAlone(t *testing.T) {
 	garbage, err := FindGarbage(t.Context(), work, job, true)
 	if err != nil || len(garbage) > 0 {
 		t.Errorf("garbage of another job: %v, %v", garbage, err)
+	}
+}
+
+// A round's network is needed until a later round has one, whatever retention
+// says; the round at which a loop stands is not abandoned.
+func TestRetentionOfALoop(t *testing.T) {
+	work := memory(t)
+	round := func(id, loop string, at int, network, done bool) {
+		t.Helper()
+		run, _ := openRun(t, work, id, clock(at), func(o *Options) { o.Loop = loop })
+		stage := newFake("train", 1, func(ctx context.Context, _ Task, a *Attempt) error {
+			if !network {
+				return nil
+			}
+			for _, name := range []string{"model/trained.onnx", "model/checkpoint.sela", "model/metrics.csv"} {
+				if err := put(ctx, a, name, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if _, err := (&Runner{}).Run(t.Context(), run, stage); err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			if err := run.Finish(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	round("l-r000", "l", 0, true, true)
+	round("l-r001", "l", 1, true, true)
+	round("l-r002", "l", 2, false, true)
+	round("m-r000", "m", 3, true, true)
+	round("m-r001", "m", 4, true, false)
+	round("single", "", 5, true, true)
+	for _, c := range []struct {
+		policy   string
+		finished string // loop
+		want     map[string]int
+	}{
+		{"until_published", "", map[string]int{"l-r000": 2}},
+		{"1", "", map[string]int{"l-r000": 2}},
+		{"2", "", map[string]int{}},
+		{"always", "", map[string]int{}},
+		{"always", "m", map[string]int{"m-r001": 6}},
+	} {
+		if c.finished != "" {
+			if err := work.Put(t.Context(), LoopPath(c.finished, "_SUCCESS"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := collected(t, work, c.policy, true); !maps.Equal(got, c.want) {
+			t.Errorf("%s, with loop %q finished: %v, want %v", c.policy, c.finished, got, c.want)
+		}
+	}
+}
+
+// A round is resumed by its loop alone.
+func TestRoundsBelongToTheirLoop(t *testing.T) {
+	work := memory(t)
+	loop := func(name string) func(*Options) { return func(o *Options) { o.Loop = name } }
+	openRun(t, work, "l-r000", clock(0), loop("l"))
+	if run, _ := openRun(t, work, "", clock(1)); run.Run == "l-r000" {
+		t.Error("a run of its own resumed a round of a loop")
+	}
+	if run, _ := openRun(t, work, "l-r000", clock(2), loop("l")); run.Loop != "l" {
+		t.Errorf("resumed as a round of %q", run.Loop)
+	}
+	_, err := Open(t.Context(), work, Options{Job: testJob(t), Provenance: testProvenance, RunID: "l-r000"})
+	if ClassOf(err) != Config || !strings.Contains(err.Error(), `round of loop "l"`) {
+		t.Errorf("taken for a run of its own: %v", err)
 	}
 }

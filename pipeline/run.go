@@ -36,6 +36,7 @@ type Record struct {
 	Provenance Provenance `json:"provenance"`
 	Created    time.Time  `json:"created"`
 	Parent     string     `json:"parent,omitempty"` // run whose labels or potentials this one starts from
+	Loop       string     `json:"loop,omitempty"`   // the loop that this run is a round of
 }
 
 // Run is an open run: its record and the bucket its state lies in. Its methods
@@ -58,8 +59,11 @@ type Options struct {
 	// MustExist refuses to create a run.
 	MustExist bool
 	Parent    string
-	Observer  Observer
-	Now       func() time.Time // nil is time.Now
+	// Loop is the loop that the run is a round of; "" for a run of its own, which
+	// never resumes a round.
+	Loop     string
+	Observer Observer
+	Now      func() time.Time // nil is time.Now
 }
 
 var runID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -86,7 +90,7 @@ func Open(ctx context.Context, work *bucket.Bucket, opt Options) (*Run, error) {
 			return nil, err
 		}
 		for _, r := range records {
-			if r.Job.Name != opt.Job.Name || r.finished {
+			if r.Job.Name != opt.Job.Name || r.Loop != opt.Loop || r.finished {
 				continue
 			}
 			if len(r.difference(opt)) > 0 {
@@ -101,13 +105,13 @@ func Open(ctx context.Context, work *bucket.Bucket, opt Options) (*Run, error) {
 		if opt.MustExist {
 			return nil, BadConfig(fmt.Errorf("job %s has no unfinished run with this spec, model and library: start one with `sela run` or `sela list`, or name one with --run-id", opt.Job.Name))
 		}
-		id = newRunID(now())
+		id = NewID(now())
 	}
 	if !runID.MatchString(id) {
 		return nil, BadUsage(fmt.Errorf("run id %q: use letters, digits, dot, dash and underscore, at most 128", id))
 	}
 	run.Record = Record{Version: 1, Run: id, Job: opt.Job, JobDigest: opt.Job.Digest(), Provenance: opt.Provenance,
-		Created: now().UTC().Truncate(time.Microsecond), Parent: opt.Parent}
+		Created: now().UTC().Truncate(time.Microsecond), Parent: opt.Parent, Loop: opt.Loop}
 	if err := run.establish(ctx, opt); err != nil {
 		return nil, err
 	}
@@ -164,6 +168,9 @@ func (r *Record) difference(opt Options) []string {
 		diff = append(diff, "this build decodes or resizes images otherwise (sela doctor names its decoder): use the build that began the run")
 	}
 	compare("code version", p.Code, q.Code)
+	if r.Loop != opt.Loop {
+		diff = append(diff, fmt.Sprintf("it is a round of loop %q, not of %q (sela loop --loop-id goes on with a loop)", r.Loop, opt.Loop))
+	}
 	compare("processor class", p.Processor, q.Processor)
 	return diff
 }
@@ -322,7 +329,8 @@ func (r *Run) Notice(stage, message string, pairs ...any) {
 	r.observer.Observe(Event{Kind: Notice, Stage: stage, Task: message, Attrs: attrs(pairs)})
 }
 
-func newRunID(t time.Time) string {
+// NewID makes the id of a run or a loop begun at t.
+func NewID(t time.Time) string {
 	return t.UTC().Format("20060102t150405z") + "-" + randomHex(3)
 }
 

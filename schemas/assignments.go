@@ -12,7 +12,7 @@ const assignmentsColumns = "row:INT64 label:INT32"
 
 // WriteAssignments writes one part of a head's assignments table: the label of
 // each row, where labels are not what the potentials alone say (exact
-// balance). Row numbers ascend; both slices have the same length, which may be
+// balance, or labels that no potentials stand behind). Row numbers ascend; both slices have the same length, which may be
 // 0. It re-reads the file and returns its description. After an error there is
 // no file.
 func WriteAssignments(path string, rows []int64, labels []int32, meta map[string]string) (FileStats, error) {

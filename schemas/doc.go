@@ -14,6 +14,8 @@
 //	potentials  cluster, potential float64 (nats)                    one row per cluster
 //	labels      row, key, member, sha256, label, prob, model_label,  one row per usable image and head;
 //	            model_prob, prev_label, top_k where asked            what downstream teams read
+//	evaluation  network, source, split, images, measure, value, and  one row per measure
+//	            chance, dim, k, sigma, l2, clusters where they apply
 //
 // A label file has no head column: it lies in a folder head=<h>, and readers
 // that know this hive layout refuse a column of the same name. The head is in

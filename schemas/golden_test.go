@@ -73,6 +73,15 @@ var goldens = []golden{
 	}, func(t *testing.T, path string) {
 		same(t, readLabels(t, path), someLabels(newRand(14), 50, 10, true))
 	}},
+	{"evaluation", func(t *testing.T, path string) {
+		_, err := WriteEvaluation(path, someEvaluation(), goldenKV)
+		check(t, err)
+	}, func(t *testing.T, path string) {
+		rows, meta, err := ReadEvaluation(path)
+		check(t, err)
+		same(t, rows, someEvaluation())
+		same(t, meta, goldenKV)
+	}},
 }
 
 var goldenKV = map[string]string{"sela.model_sha256": "ab", "note": "größer"}
@@ -149,7 +158,7 @@ func TestInspect(t *testing.T) {
 		"images": {KindImages, 100, keyFirstRow}, "quarantine": {KindQuarantine, 40, keyKind},
 		"logprobs": {KindLogprobs, 50, keyBlockRows}, "logprobs-compact": {KindLogprobs, 50, keyWidth}, "features": {KindFeatures, 50, keyWidth},
 		"sample": {KindSample, 50, keyHead}, "potentials": {KindPotentials, 12, keyClusters},
-		"labels": {KindLabels, 50, keyHead}, "labels-topk": {KindLabels, 50, keyClusters},
+		"labels": {KindLabels, 50, keyHead}, "labels-topk": {KindLabels, 50, keyClusters}, "evaluation": {KindEvaluation, 3, keyKind},
 	} {
 		kind, version, rows, kv, err := Inspect(goldenPath(name))
 		check(t, err)

@@ -19,6 +19,7 @@ const (
 	KindPotentials  = "potentials"
 	KindLabels      = "labels"
 	KindAssignments = "assignments"
+	KindEvaluation  = "evaluation"
 )
 
 // Keys of the metadata that this package writes itself.

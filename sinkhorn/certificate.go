@@ -24,10 +24,12 @@ type Certificate struct {
 
 	// Way is how MethodLists and MethodLBFGS came to the potentials: lists,
 	// sample (corrected by full passes), lbfgs or scaling. SamplePasses are those over the sample, ListSteps the
-	// Newton steps on lists.
-	Way          phase `json:"way,omitempty"`
-	SamplePasses int   `json:"sample_passes,omitempty"`
-	ListSteps    int   `json:"list_steps,omitempty"`
+	// Newton steps on lists, ListLength the mean number of entries of a row's
+	// list, of the last ones that were made.
+	Way          phase   `json:"way,omitempty"`
+	SamplePasses int     `json:"sample_passes,omitempty"`
+	ListSteps    int     `json:"list_steps,omitempty"`
+	ListLength   float64 `json:"list_length,omitempty"`
 
 	// Proof says what stands behind the figures below: a full pass at the
 	// final potentials, or a bound on what lists left out at potentials close
@@ -125,7 +127,7 @@ func certify(o *Options, s *state, status Status, r *PassResult, p proof) Certif
 	}
 	switch o.Method {
 	case MethodLists, MethodLBFGS:
-		c.Tol, c.Way, c.SamplePasses, c.ListSteps = o.Tol, s.Phase, s.SamplePasses, s.ListSteps
+		c.Tol, c.Way, c.SamplePasses, c.ListSteps, c.ListLength = o.Tol, s.Phase, s.SamplePasses, s.ListSteps, s.ListLength
 	case MethodSinkhorn:
 		c.Tol = o.Tol
 	}

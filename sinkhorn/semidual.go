@@ -126,6 +126,7 @@ func (s *state) lists(ctx context.Context, ev Evaluator, o *Options) (*Result, e
 	if err != nil {
 		return nil, err
 	}
+	s.ListLength = float64(lists.Entries()) / float64(max(lists.Rows(), 1))
 	l1, end := s.ended(o, r)
 	if end != nil {
 		return end, nil

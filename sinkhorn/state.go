@@ -54,9 +54,10 @@ type state struct {
 	Lifts        int       `json:"lifts,omitempty"`
 	SamplePasses int       `json:"sample_passes,omitempty"`
 	ListSteps    int       `json:"list_steps,omitempty"`
-	Approach     bool      `json:"approach,omitempty"` // L-BFGS only leads to where lists pay
-	Unjudged     bool      `json:"unjudged,omitempty"` // V is Options.Start, of which nothing is known yet
-	Journal      []journal `json:"journal,omitempty"`  // of L-BFGS, whose start V is not replaced meanwhile
+	ListLength   float64   `json:"list_length,omitempty"` // of the last pass that listed
+	Approach     bool      `json:"approach,omitempty"`    // L-BFGS only leads to where lists pay
+	Unjudged     bool      `json:"unjudged,omitempty"`    // V is Options.Start, of which nothing is known yet
+	Journal      []journal `json:"journal,omitempty"`     // of L-BFGS, whose start V is not replaced meanwhile
 }
 
 // journal is what a pass of L-BFGS found.

@@ -1,4 +1,21 @@
-// Package evaluate measures how well a clustering agrees with another one, such
+// Package evaluate measures labels and features against the true classes of
+// images.
+//
+// # Features
+//
+// [Run] reads the training and the test split through networks in evaluation
+// mode, whole images preprocessed as the job says, and classifies the test
+// images by simple means: by their nearest training images ([Engine.Nearest],
+// [Neighbours.Vote]) and by a linear classifier ([Engine.Probe]). Features are
+// the values of any tensor of the graph; maps are pooled ([Pooling]). The pixels
+// themselves serve as a baseline: each of the preprocessed image's values
+// standardised by the mean and deviation it has over the training split, then
+// treated as any features. Nothing is random, and the figures are the same for
+// any number of processors; matrices are multiplied by ONNX Runtime.
+//
+// # Labels
+//
+// [Compare] measures how well a clustering agrees with another one, such
 // as the labels of a head with a known truth or with the previous round's
 // labels. A clustering is a slice of labels, one per row; a label is only a
 // name, so measures do not change when labels are renamed.
@@ -23,4 +40,5 @@
 //
 // NMI and purity grow with the number of clusters even when the labels say
 // nothing. [Chance] measures by how much, so that they are read as a difference.
+// [ScoreHead] puts all of it together for a head.
 package evaluate

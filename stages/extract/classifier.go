@@ -90,6 +90,14 @@ func (c *Classifier) open(ctx context.Context, rt *ort.Runtime, job *pipeline.Jo
 		}
 		outputs = append(outputs, v.Name)
 	}
+	if err := c.load(rt, job, model, input, outputs, dir); err != nil {
+		return err
+	}
+	return c.measure(ctx, job)
+}
+
+// load makes a session of the edited model.
+func (c *Classifier) load(rt *ort.Runtime, job *pipeline.Job, model *onnx.Model, input string, outputs []string, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -107,7 +115,7 @@ func (c *Classifier) open(ctx context.Context, rt *ort.Runtime, job *pipeline.Jo
 		return err
 	}
 	c.rt, c.options = rt, options
-	return c.measure(ctx, job)
+	return nil
 }
 
 func (c *Classifier) path() string { return filepath.Join(c.edited, "model.onnx") }

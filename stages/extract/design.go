@@ -35,6 +35,9 @@ func NewDesign(job *pipeline.Job, model *onnx.Model) (*Design, error) {
 	d := &Design{Model: model, Kind: onnx.OutputKind(job.Model.Kind), Features: job.Model.Features, Compact: job.Extract.Stored == "uint16"}
 	err := d.chooseInput(job)
 	if err == nil {
+		err = d.chooseFeatures(job)
+	}
+	if err == nil {
 		err = d.chooseOutputs(job)
 	}
 	if err != nil {
@@ -165,6 +168,20 @@ func axes(in onnx.Value, layout string) (channels, height, width int, err error)
 		return 0, 0, 0, fmt.Errorf("input %s has %d channels in layout %s; images have 3", in, c, layout)
 	}
 	return channels, height, width, nil
+}
+
+// chooseFeatures finds what a solve that clusters features needs: what the heads
+// read, if the job names nothing.
+func (d *Design) chooseFeatures(job *pipeline.Job) error {
+	if d.Features != "" || !job.Solve.Clusters() {
+		return nil
+	}
+	v, err := d.Model.Features("")
+	if err != nil {
+		return fmt.Errorf("solve.method: %s clusters features: name their tensor with model.features: %w", job.Solve.Method, err)
+	}
+	d.Features = v.Name
+	return nil
 }
 
 func (d *Design) chooseOutputs(job *pipeline.Job) error {

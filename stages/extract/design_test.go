@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"strings"
 	"testing"
 
 	"sela/pipeline"
@@ -82,5 +83,30 @@ func TestSpecOfJob(t *testing.T) {
 	want.Resize, want.Crop = imageio.Resize{Exact: imageio.Size{Height: 30, Width: 40}}, imageio.Size{}
 	if got := imageSpec(job.Preprocess); got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// TestDefaultFeatures: a solve that clusters features has those that the heads
+// read, unless the job names others; any other solve has none.
+func TestDefaultFeatures(t *testing.T) {
+	for _, c := range []struct{ method, named, want string }{
+		{"lists", "", ""}, {"random", "", ""}, {"kmeans", "", "hidden"}, {"deepcluster", "", "hidden"}, {"kmeans", "images", "images"},
+	} {
+		job := pipeline.DefaultJob()
+		job.Preprocess.Crop, job.Solve.Method, job.Model.Features = pipeline.Size{8}, c.method, c.named
+		model, _ := onnxtest.Classifier{Hidden: 5}.Build()
+		d, err := NewDesign(job, model)
+		if err != nil || d.Features != c.want || len(d.Outputs) != 1 {
+			t.Errorf("%s: features %q, want %q: %v", c.method, d.Features, c.want, err)
+		}
+		if c.named != "" || c.want == "" {
+			continue
+		}
+		// Heads of no linear layer.
+		b := onnx.Edit(model)
+		b.Output(onnx.Value{Name: b.Node("Relu", "odd", []string{"head_0"}), DType: onnx.Float32, Shape: []onnx.Dim{{}, {Size: 4}}})
+		if _, err := NewDesign(job, model); pipeline.ClassOf(err) != pipeline.Config || !strings.Contains(err.Error(), "model.features") {
+			t.Errorf("%s: %v", c.method, err)
+		}
 	}
 }

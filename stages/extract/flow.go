@@ -23,7 +23,7 @@ import (
 type flow struct {
 	lane   *lane
 	store  *bucket.Bucket // of the images
-	out    *output
+	out    sink
 	ctx    context.Context // ends with the first failure
 	cancel context.CancelFunc
 	flying sync.WaitGroup // batches from the lane
@@ -35,6 +35,10 @@ type flow struct {
 	next    int64            // index of the batch to be written next
 	writing bool
 }
+
+// sink takes the batches of a flow, in order. A batch is the flow's again when
+// write returns.
+type sink interface{ write(*batch) error }
 
 // Timing says how the time of a task went. Busy times are summed over
 // goroutines and may exceed the wall time; waits are of one goroutine each.
@@ -72,7 +76,7 @@ func orCores(n int) int {
 }
 
 // newFlow makes the flow of one attempt.
-func newFlow(l *lane, store *bucket.Bucket, out *output) *flow {
+func newFlow(l *lane, store *bucket.Bucket, out sink) *flow {
 	return &flow{lane: l, store: store, out: out, waiting: map[int64]*batch{}}
 }
 

@@ -279,6 +279,10 @@ func (s *Shards) Sample(head int) ([]pipeline.Output, error) {
 	return s.files(fmt.Sprintf("sample/head-%d/part-", head))
 }
 
+// Features returns the features' files, in row order. It is an error if the run
+// has none: see FeatureDim.
+func (s *Shards) Features() ([]pipeline.Output, error) { return s.files("features/part-") }
+
 func (s *Shards) files(prefix string) ([]pipeline.Output, error) {
 	var files []pipeline.Output
 	for _, c := range s.commits {

@@ -10,8 +10,9 @@ import (
 	"sela/stages/solve"
 )
 
-// balanced are the labels of a part of a head whose clusters were given exact
-// counts: the potentials alone leave ties open.
+// balanced are the labels of a part of a head where they are not what the
+// potentials alone say: clusters were given exact counts, so that ties were
+// parted, or no potentials stand behind the labels.
 type balanced struct {
 	name   string
 	rows   []int64 // not asked for yet, ascending
@@ -20,7 +21,7 @@ type balanced struct {
 
 // openBalanced reads the labels of a part; nil where the potentials decide.
 func openBalanced(ctx context.Context, run *pipeline.Run, solution *solve.Solution, part int) (*balanced, error) {
-	if solution.Certificate.Exactly == nil {
+	if solution.Assignments == nil {
 		return nil, nil
 	}
 	file, ok := solution.Assignments[part]

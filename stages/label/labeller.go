@@ -8,6 +8,7 @@ import (
 	"sela/pipeline"
 	"sela/schemas"
 	"sela/sinkhorn"
+	"sela/stages/label/published"
 	"sela/stages/list"
 	"sela/stages/solve"
 )
@@ -18,9 +19,10 @@ type labeller struct {
 	listing  *list.Listing
 	source   *solve.Source
 	digests  *solve.Source // of head 0, which alone has the images' digests
-	previous *previousLabels
+	previous *published.Labels
 	balanced *balanced // nil where the potentials decide
 	lambda   float64
+	certain  bool // labels have no probability
 	v        []float64
 	assigner *sinkhorn.Assigner
 
@@ -146,9 +148,12 @@ func (l *labeller) assign(b *sinkhorn.Block) error {
 func (l *labeller) fill(img schemas.Image) error {
 	as := l.assignments[l.next]
 	r := &l.row
-	r.prob = float32(as.Prob)
 	r.label = schemas.Label{Row: img.Row, Key: img.Key, Member: img.Member, SHA256: l.digest[l.next*hexDigits : (l.next+1)*hexDigits],
-		Label: as.Label, Prob: &r.prob, ModelLabel: as.ModelLabel, ModelProb: float32(as.ModelProb), TopK: r.label.TopK[:0]}
+		Label: as.Label, ModelLabel: as.ModelLabel, ModelProb: float32(as.ModelProb), TopK: r.label.TopK[:0]}
+	if !l.certain {
+		r.prob = float32(as.Prob)
+		r.label.Prob = &r.prob
+	}
 	if len(l.top) > 0 {
 		from := 0
 		if l.next > 0 {
@@ -161,7 +166,7 @@ func (l *labeller) fill(img schemas.Image) error {
 	if l.previous == nil {
 		return nil
 	}
-	label, ok, err := l.previous.of(img.Key, img.Member)
+	label, ok, err := l.previous.Of(img.Key, img.Member)
 	if ok {
 		r.previous = label
 		r.label.PrevLabel = &r.previous
@@ -176,6 +181,6 @@ func (l *labeller) close() {
 		}
 	}
 	if l.previous != nil {
-		l.previous.close()
+		l.previous.Close()
 	}
 }

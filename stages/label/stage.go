@@ -18,6 +18,7 @@ import (
 	"sela/schemas"
 	"sela/sinkhorn"
 	"sela/stages/extract"
+	"sela/stages/label/published"
 	"sela/stages/solve"
 )
 
@@ -33,7 +34,7 @@ type Stage struct {
 
 	shards    *extract.Shards
 	solutions []solve.Solution
-	previous  *Published
+	previous  *published.Run
 	room      *semaphore.Weighted // of the cache, in bytes
 }
 
@@ -50,7 +51,7 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 		return nil, err
 	}
 	if run.Parent != "" {
-		if s.previous, err = OpenPublished(ctx, s.Labels, run.Parent); err != nil {
+		if s.previous, err = published.Open(ctx, s.Labels, run.Parent); err != nil {
 			return nil, fmt.Errorf("label.previous: %w", err)
 		}
 	}
@@ -75,7 +76,7 @@ func tasks(job *pipeline.Job, shards *extract.Shards, solutions []solve.Solution
 		for p := range parts {
 			from, to := partRange(job, rows, p)
 			inputs := hex.EncodeToString(sum.Sum(nil))
-			if solution.Certificate.Exactly != nil {
+			if solution.Assignments != nil {
 				inputs += " " + solution.Assignments[p].SHA256
 			}
 			all = append(all, pipeline.Task{ID: fmt.Sprintf("head-%d-part-%05d", h, p), Index: len(all),
@@ -125,7 +126,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	}
 	defer labeller.close()
 	path := filepath.Join(a.Dir, "labels.parquet")
-	w, err := schemas.CreateLabels(path, schemas.LabelsMeta{Head: head, Clusters: len(labeller.v), TopK: job.Label.TopK > 0, KV: s.metadata(a.Run, head)})
+	w, err := schemas.CreateLabels(path, schemas.LabelsMeta{Head: head, Clusters: len(labeller.v), TopK: len(labeller.top) > 0, KV: s.metadata(a.Run, head)})
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (s *Stage) held(run *pipeline.Run, head int) int64 {
 		held = largest(s.shards.Listing.Files()) + max(largest(shards)+largest(digests), s.solutions[head].Potentials.Bytes)
 	}
 	if s.previous != nil && !s.Labels.Local() {
-		held += largest(s.previous.files(head))
+		held += largest(s.previous.Files(head))
 	}
 	return held
 }
@@ -178,9 +179,14 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head, part int)
 	if err != nil {
 		return nil, pipeline.BadData(fmt.Errorf("%s: %w", file.Name, err))
 	}
-	l := &labeller{listing: s.shards.Listing, lambda: solution.Certificate.Lambda, v: v,
-		assigner:    sinkhorn.NewAssigner(solution.Certificate.Lambda, v),
-		assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows), top: make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))}
+	l := &labeller{listing: s.shards.Listing, lambda: solution.Certificate.Lambda, v: v, assignments: make([]sinkhorn.Assignment, sinkhorn.ChunkRows)}
+	if solution.Labelling != nil {
+		// No probability stands behind the labels; the model's own are those of λ = 1.
+		l.lambda, l.certain = 1, true
+	} else {
+		l.top = make([]sinkhorn.Candidate, min(run.Job.Label.TopK, len(v)))
+	}
+	l.assigner = sinkhorn.NewAssigner(l.lambda, v)
 	if l.balanced, err = openBalanced(ctx, run, solution, part); err != nil {
 		return nil, err
 	}
@@ -192,7 +198,7 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head, part int)
 		return nil, err
 	}
 	if s.previous != nil {
-		l.previous = s.previous.labels(ctx, run, head)
+		l.previous = s.previous.Labels(ctx, run, head)
 	}
 	return l, nil
 }
@@ -200,14 +206,17 @@ func (s *Stage) labeller(ctx context.Context, run *pipeline.Run, head, part int)
 // metadata describes what made the labels. Nothing here varies between runs
 // that make the same labels.
 func (s *Stage) metadata(run *pipeline.Run, head int) map[string]string {
-	c := s.solutions[head].Certificate
 	p := run.Provenance
-	return map[string]string{
-		"labeller": run.Job.Solve.Method, "balance": run.Job.Solve.Balance, "lambda": number(c.Lambda), "tolerance": number(c.Tol),
+	meta := map[string]string{
+		"labeller": run.Job.Solve.Method, "balance": run.Job.Solve.Balance,
 		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor,
 		"listing": s.shards.Listing.Digest, "code": p.Code, "head_output": s.shards.Heads[head].Name,
-		"marginal_error_l1": number(c.MarginalL1),
 	}
+	if solution := s.solutions[head]; solution.Labelling == nil {
+		c := solution.Certificate
+		meta["lambda"], meta["tolerance"], meta["marginal_error_l1"] = number(c.Lambda), number(c.Tol), number(c.MarginalL1)
+	}
+	return meta
 }
 
 func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }

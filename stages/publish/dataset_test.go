@@ -199,8 +199,11 @@ func (d *dataSet) rewrite(head, part int, change func([]schemas.Label) []schemas
 	changeMeta(&meta)
 	var all []schemas.Label
 	d.must(schemas.ReadLabels(path, func(l *schemas.Label) error {
-		c, prob := *l, *l.Prob
-		c.Prob = &prob
+		c := *l
+		if l.Prob != nil {
+			prob := *l.Prob
+			c.Prob = &prob
+		}
 		all = append(all, c)
 		return nil
 	}))

@@ -132,6 +132,10 @@ func (v *verifier) compare(ctx context.Context, c *Check, m *Model, images []sch
 	if err != nil {
 		return err
 	}
+	compared := "labels"
+	if v.heads[0].labelling != nil {
+		compared = "labels of the model's own"
+	}
 	switch exact := same && bitwise; {
 	case all == 0 && c.problems == 0:
 		c.fail("none of %d images could be compared", len(v.samples))
@@ -140,9 +144,9 @@ func (v *verifier) compare(ctx context.Context, c *Check, m *Model, images []sch
 	case float64(differ) > tolerated*float64(all):
 		c.fail("%d of %d labels differ from what the model gives, more than %g %%; %s", differ, all, 100*tolerated, first)
 	case exact:
-		c.done("%d images, %d labels: all are what the model gives", len(v.samples), all)
+		c.done("%d images, %d %s: all are what the model gives", len(v.samples), all, compared)
 	default:
-		c.done("%d images, %d labels: %d differ (library or processor are not those of the run, or the model's bits depend on the batch)", len(v.samples), all, differ)
+		c.done("%d images, %d %s: %d differ (library or processor are not those of the run, or the model's bits depend on the batch)", len(v.samples), all, compared, differ)
 	}
 	return nil
 }
@@ -154,7 +158,8 @@ const tieShare = 1e-6
 
 // assign labels a row as the run did: in the precision in which it stored
 // rows, and, where clusters have exact counts, with the label that the table
-// says if the row's potentials leave it open.
+// says if the row's potentials leave it open. Labels that no potentials stand
+// behind are taken as the table says: only the model's own can be found again.
 func (v *verifier) assign(dst []sinkhorn.Assignment, head int, row int64, x []float32, said int32) error {
 	job, potentials := v.record.Job, v.heads[head].v
 	if job.Extract.Stored == "uint16" {
@@ -163,6 +168,11 @@ func (v *verifier) assign(dst []sinkhorn.Assignment, head int, row int64, x []fl
 		}
 	}
 	block := sinkhorn.Block{Rows: []int64{row}, X: x}
+	if v.heads[head].labelling != nil {
+		err := sinkhorn.NewAssigner(1, potentials).Block(dst, &block)
+		dst[0].Label = said
+		return err
+	}
 	if err := sinkhorn.NewAssigner(job.Solve.Lambda, potentials).Block(dst, &block); err != nil {
 		return err
 	}

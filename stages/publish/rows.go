@@ -108,11 +108,15 @@ func (t *rowReader) metadata(f pipeline.Output, local string) error {
 	if err := compareMeta(kv, map[string]string{"sela.head": strconv.Itoa(h.number), "sela.clusters": strconv.Itoa(len(h.v))}); err != nil {
 		return err
 	}
-	if err := compareMeta(kv, map[string]string{
-		"labeller": solve.Method, "balance": solve.Balance, "lambda": number(solve.Lambda), "tolerance": number(h.certificate.Tol),
+	want := map[string]string{
+		"labeller": solve.Method, "balance": solve.Balance,
 		"model": p.Model, "preprocessing": p.Preprocessing, "library": p.Library, "processor": p.Processor, "code": p.Code,
-		"listing": t.manifest.Listing, "marginal_error_l1": number(h.certificate.MarginalL1),
-	}); err != nil {
+		"listing": t.manifest.Listing,
+	}
+	if h.labelling == nil {
+		want["lambda"], want["tolerance"], want["marginal_error_l1"] = number(solve.Lambda), number(h.certificate.Tol), number(h.certificate.MarginalL1)
+	}
+	if err := compareMeta(kv, want); err != nil {
 		return err
 	}
 	if h.meta == nil {
@@ -135,6 +139,8 @@ func (t *rowReader) row(l *schemas.Label) error {
 		return wrong("row %d: label %d of %d clusters", l.Row, l.Label, clusters)
 	case l.ModelLabel < 0 || l.ModelLabel >= clusters:
 		return wrong("row %d: model_label %d of %d clusters", l.Row, l.ModelLabel, clusters)
+	case l.Prob != nil && h.labelling != nil:
+		return wrong("row %d: prob is %v, and labels by method %s have none", l.Row, *l.Prob, h.labelling.Method)
 	case l.Prob != nil && !(*l.Prob > 0 && *l.Prob <= 1):
 		return wrong("row %d: prob is %v", l.Row, *l.Prob)
 	case !(l.ModelProb > 0 && l.ModelProb <= 1.001): // rounded from a logarithm

@@ -24,7 +24,8 @@ type head struct {
 	meta        map[string]string // of the first part
 	v           []float64
 	certificate sinkhorn.Certificate
-	counts      []int64 // rows by label
+	labelling   *solve.Labelling // in its place, where labels are not those of a transport
+	counts      []int64          // rows by label
 	rows        int64
 	parts       map[string][32]byte // digest of the images of each part, by file name
 	broken      bool                // not all of it could be read
@@ -139,11 +140,8 @@ func (v *verifier) readPotentials(ctx context.Context, c *Check) error {
 			if int64(len(potentials)) != f.Rows {
 				return wrong("holds %d potentials, the manifest says %d", len(potentials), f.Rows)
 			}
-			if err := json.Unmarshal([]byte(meta["certificate"]), &h.certificate); err != nil {
-				return wrong("its certificate is damaged: %v", err)
-			}
-			if err := h.certificate.Status.Err(); err != nil {
-				return wrong("%v", err)
+			if err := h.readProof(meta, v.record.Job.Solve.Method, potentials); err != nil {
+				return err
 			}
 			h.v = potentials
 			return compareMeta(meta, map[string]string{"head": strconv.Itoa(h.number), "model": p.Model, "preprocessing": p.Preprocessing, "listing": v.manifest.Listing})
@@ -153,6 +151,28 @@ func (v *verifier) readPotentials(ctx context.Context, c *Check) error {
 		}
 	}
 	c.done("%d heads, all solved", len(v.heads))
+	return nil
+}
+
+// readProof reads what stands behind the labels of the head, whose method the
+// record names: the certificate of its potentials, or a labelling, and then the
+// potentials say nothing.
+func (h *head) readProof(meta map[string]string, method string, potentials []float64) (err error) {
+	if h.labelling, err = solve.ReadLabelling(meta); err != nil {
+		return err
+	}
+	if l := h.labelling; l != nil {
+		if l.Method != method || slices.ContainsFunc(potentials, func(v float64) bool { return v != 0 }) {
+			return wrong("its labels are by method %s, with potentials %.3g to %.3g; run.json says method %s, which has none but 0", l.Method, slices.Min(potentials), slices.Max(potentials), method)
+		}
+		return nil
+	}
+	if err := json.Unmarshal([]byte(meta["certificate"]), &h.certificate); err != nil {
+		return wrong("its certificate is damaged: %v", err)
+	}
+	if err := h.certificate.Status.Err(); err != nil {
+		return wrong("%v", err)
+	}
 	return nil
 }
 
@@ -187,13 +207,6 @@ func (v *verifier) compareCounts(_ context.Context, c *Check) error {
 			c.fail("head %d: not all of it could be read", h.number)
 			continue
 		}
-		cert := h.certificate
-		largest, smallest, empty := slices.Max(h.counts), slices.Min(h.counts), 0
-		for _, n := range h.counts {
-			if n == 0 {
-				empty++
-			}
-		}
 		shares, err := solve.Marginals(&v.record.Job.Solve, len(h.counts))
 		if err != nil {
 			c.fail("head %d: %v", h.number, err)
@@ -207,19 +220,46 @@ func (v *verifier) compareCounts(_ context.Context, c *Check) error {
 			}
 			ratio = max(ratio, float64(n)/float64(h.rows)/share)
 		}
-		if cert.Rows != h.rows || cert.Clusters != len(h.v) || cert.LargestCount != largest || cert.SmallestCount != smallest || cert.EmptyClusters != empty {
-			c.fail("head %d: %d rows, %d clusters of %d to %d rows, %d empty; its certificate says %d, %d, %d to %d, %d", h.number,
-				h.rows, len(h.v), smallest, largest, empty, cert.Rows, cert.Clusters, cert.SmallestCount, cert.LargestCount, cert.EmptyClusters)
-		} else if d := ratio - cert.MaxCountRatio; !(d*d <= 1e-18*ratio*ratio) { // of rounding
-			c.fail("head %d: its largest cluster has %.6f times its share, its certificate says %.6f", h.number, ratio, cert.MaxCountRatio)
-		}
-		if ratio > limit {
-			c.fail("head %d: its largest cluster has %.3f times its share, label.max_count_ratio allows %.3f", h.number, ratio, limit)
+		if h.compareSizes(c); h.labelling == nil {
+			if d := ratio - h.certificate.MaxCountRatio; !(d*d <= 1e-18*ratio*ratio) { // of rounding
+				c.fail("head %d: its largest cluster has %.6f times its share, its certificate says %.6f", h.number, ratio, h.certificate.MaxCountRatio)
+			}
+			if ratio > limit {
+				c.fail("head %d: its largest cluster has %.3f times its share, label.max_count_ratio allows %.3f", h.number, ratio, limit)
+			}
 		}
 		worst = max(worst, ratio)
 	}
 	c.done("cluster sizes are as certified; the largest has %.3f times its share", worst)
 	return nil
+}
+
+// sizes are those of a head's clusters.
+type sizes struct {
+	rows              int64
+	clusters          int
+	smallest, largest int64
+	empty             int
+}
+
+// compareSizes holds the sizes of a head's clusters against what stands behind
+// its labels.
+func (h *head) compareSizes(c *Check) {
+	is := sizes{h.rows, len(h.v), slices.Min(h.counts), slices.Max(h.counts), 0}
+	for _, n := range h.counts {
+		if n == 0 {
+			is.empty++
+		}
+	}
+	cert := h.certificate
+	said := sizes{cert.Rows, cert.Clusters, cert.SmallestCount, cert.LargestCount, cert.EmptyClusters}
+	if l := h.labelling; l != nil {
+		said = sizes{l.Rows, l.Clusters, l.SmallestCount, l.LargestCount, l.EmptyClusters}
+	}
+	if is != said {
+		c.fail("head %d: %d rows, %d clusters of %d to %d rows, %d empty; its certificate says %d, %d, %d to %d, %d", h.number,
+			is.rows, is.clusters, is.smallest, is.largest, is.empty, said.rows, said.clusters, said.smallest, said.largest, said.empty)
+	}
 }
 
 // compareHeads makes sure that every head labels the same images.

@@ -3,11 +3,8 @@ package solve
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-	"slices"
 
 	"sela/pipeline"
-	"sela/schemas"
 	"sela/sinkhorn"
 )
 
@@ -28,18 +25,5 @@ func (v *solver) balance(ctx context.Context, a *pipeline.Attempt, head int, r *
 		return err
 	}
 	r.V, r.Counts, r.Certificate = b.V, b.Counts, r.Certificate.WithExact(b, v.options.Marginals, passes)
-	labels := b.Labels
-	for part := 0; len(rows) > 0; part++ {
-		n, _ := slices.BinarySearch(rows, int64(part+1)*a.Run.Job.Label.PartRows)
-		path := filepath.Join(a.Dir, "assignments.parquet")
-		stats, err := schemas.WriteAssignments(path, rows[:n], labels[:n], map[string]string{"head": fmt.Sprint(head)})
-		if err != nil {
-			return err
-		}
-		if err := a.Upload(ctx, path, AssignmentsName(head, part), stats); err != nil {
-			return err
-		}
-		rows, labels = rows[n:], labels[n:]
-	}
-	return nil
+	return uploadAssignments(ctx, a, head, rows, b.Labels)
 }

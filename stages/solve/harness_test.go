@@ -87,7 +87,7 @@ func shards(t testing.TB, run *pipeline.Run) *extract.Shards {
 // do performs the solve stage.
 func do(t testing.TB, r *runtest.Run, run *pipeline.Run) error {
 	t.Helper()
-	_, err := runtest.Runner().Run(context.Background(), run, &solve.Stage{Labels: r.Labels})
+	_, err := runtest.Runner().Run(context.Background(), run, &solve.Stage{Labels: r.Labels, Runtime: r.Runtime})
 	return err
 }
 

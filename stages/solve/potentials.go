@@ -10,8 +10,8 @@ import (
 	"sela/sinkhorn"
 )
 
-// published is a head's potentials of a published run.
-type published struct {
+// earlier is a head's potentials of a published run.
+type earlier struct {
 	v           []float64
 	meta        map[string]string
 	certificate sinkhorn.Certificate
@@ -19,7 +19,7 @@ type published struct {
 
 // published reads the potentials of a head of the run that a field of the job
 // names.
-func (s *Stage) published(ctx context.Context, a *pipeline.Attempt, field, id string, head int) (*published, error) {
+func (s *Stage) published(ctx context.Context, a *pipeline.Attempt, field, id string, head int) (*earlier, error) {
 	raw, err := s.Labels.Get(ctx, "runs/"+id+"/_manifest.json")
 	if err != nil {
 		return nil, pipeline.BadConfig(fmt.Errorf("%s: run %s is not published in %s: %w", field, id, s.Labels.URL(), err))
@@ -37,14 +37,20 @@ func (s *Stage) published(ctx context.Context, a *pipeline.Attempt, field, id st
 		return nil, fmt.Errorf("%s: %w", field, err)
 	}
 	defer release()
-	var p published
+	var p earlier
 	if p.v, p.meta, err = schemas.ReadPotentials(local); err != nil {
 		return nil, pipeline.BadData(fmt.Errorf("%s: %w", field, err))
 	}
 	if k := s.shards.Heads[head].Clusters; len(p.v) != k {
 		return nil, pipeline.BadConfig(fmt.Errorf("%s: run %s has %d clusters in head %d, this model %d", field, id, len(p.v), head, k))
 	}
-	if err := json.Unmarshal([]byte(p.meta["certificate"]), &p.certificate); err != nil {
+	if l, err := ReadLabelling(p.meta); err != nil || l != nil {
+		if err == nil {
+			err = pipeline.BadConfig(fmt.Errorf("its labels are by method %s, which leaves no potentials", l.Method))
+		}
+		return nil, fmt.Errorf("%s: run %s, head %d: %w", field, id, head, err)
+	}
+	if err := json.Unmarshal([]byte(p.meta[metaCertificate]), &p.certificate); err != nil {
 		return nil, pipeline.BadData(fmt.Errorf("%s: potentials of run %s: certificate is damaged: %w", field, id, err))
 	}
 	return &p, nil

@@ -40,24 +40,14 @@ func OpenSample(ctx context.Context, run *pipeline.Run, shards *extract.Shards, 
 	if !run.Work.Local() {
 		open = 2 // the cache is for the shards
 	}
-	s := &Sample{source: newSource(run, shards, schemas.KindSample, head, files, open)}
+	s := &Sample{source: newSource(run, shards, schemas.BlocksMeta{Kind: schemas.KindSample, Head: head, Width: shards.Heads[head].Clusters}, files, open)}
 	if s.source.rows == 0 {
 		return nil, fmt.Errorf("head %d: %w: its tables have no rows", head, ErrNoSample)
 	}
 	s.left.Store(budget)
-	s.numbers = make([]int64, 0, s.source.rows)
-	for i := range files {
-		sh, err := s.source.shards.acquire(ctx, i)
-		if err != nil {
-			s.Close()
-			return nil, fmt.Errorf("head %d: sample: %w", head, err)
-		}
-		for _, run := range sh.blocks.Runs() {
-			for k := range run.Count {
-				s.numbers = append(s.numbers, run.First+k)
-			}
-		}
-		s.source.shards.done(sh)
+	if s.numbers, err = s.source.numbers(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("head %d: sample: %w", head, err)
 	}
 	return s, nil
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
 
 	"sela/pipeline"
 	"sela/sinkhorn"
@@ -49,7 +48,7 @@ const halfSample = 512 << 20
 // open prepares the solve of a head.
 func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) (_ *solver, err error) {
 	head, spec := t.Index, a.Run.Job.Solve
-	v := new(solver)
+	v, kept := new(solver), s.checkpoint(t, a)
 	defer func() {
 		if err != nil {
 			v.Close()
@@ -63,7 +62,7 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 		Method: sinkhorn.Method(spec.Method), Lambda: spec.Lambda, Tol: spec.Tolerance, MaxIterations: spec.MaxIterations,
 		Anneal: spec.Anneal, Workers: cmp.Or(spec.Workers, runtime.GOMAXPROCS(0)),
 		Recorder:   &recorder{attempt: a},
-		Checkpoint: &checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json"), every: cmp.Or(s.SaveEvery, 2*time.Second)},
+		Checkpoint: &kept,
 	}
 	if v.options.Marginals, err = Marginals(&spec, s.shards.Heads[head].Clusters); err != nil {
 		return nil, err

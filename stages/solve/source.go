@@ -12,9 +12,10 @@ import (
 	"sela/stages/extract"
 )
 
-// Source gives a head's log-probabilities to the solver and the label stage,
-// straight from the pages of its shards. It implements [sinkhorn.Source]. Since
-// shards are cut at multiples of the solver's chunk, a chunk lies in one shard.
+// Source gives a head's log-probabilities, or features, to the solver and the
+// label stage, straight from the pages of their shards. It implements
+// [sinkhorn.Source]; of features K is their number. Since shards are cut at
+// multiples of the solver's chunk, a chunk lies in one shard.
 //
 // A block is read into the caller's memory by one positional read; reading ahead
 // is left to the kernel. Two readers that only added up the bytes of 4 GB of
@@ -42,24 +43,46 @@ func OpenSource(run *pipeline.Run, shards *extract.Shards, head, open int) (*Sou
 	if err != nil {
 		return nil, err
 	}
+	s, err := openAll(run, shards, schemas.BlocksMeta{Kind: schemas.KindLogprobs, Head: head, Width: shards.Heads[head].Clusters}, files, open)
+	if err != nil {
+		return nil, fmt.Errorf("head %d: %w", head, err)
+	}
+	return s, nil
+}
+
+// openFeatures is [OpenSource] for the features, as many shards open as serve
+// the passes of a solve.
+func openFeatures(run *pipeline.Run, shards *extract.Shards) (*Source, error) {
+	files, err := shards.Features()
+	if err != nil {
+		return nil, err
+	}
+	s, err := openAll(run, shards, schemas.BlocksMeta{Kind: schemas.KindFeatures, Width: shards.FeatureDim}, files, 0)
+	if err != nil {
+		return nil, fmt.Errorf("features: %w", err)
+	}
+	return s, nil
+}
+
+func openAll(run *pipeline.Run, shards *extract.Shards, want schemas.BlocksMeta, files []pipeline.Output, open int) (*Source, error) {
 	if open == 0 {
+		var err error
 		if open, err = openLimit(run, files); err != nil {
 			return nil, err
 		}
 	}
-	s := newSource(run, shards, schemas.KindLogprobs, head, files, open)
+	s := newSource(run, shards, want, files, open)
 	if usable := shards.Usable(); s.rows != usable {
-		return nil, pipeline.BadData(fmt.Errorf("head %d: its shards hold %d rows, the commits count %d usable images", head, s.rows, usable))
+		return nil, pipeline.BadData(fmt.Errorf("its shards hold %d rows, the commits count %d usable images", s.rows, usable))
 	}
 	return s, nil
 }
 
 // newSource reads files of a kind, one for each extract task.
-func newSource(run *pipeline.Run, shards *extract.Shards, kind string, head int, files []pipeline.Output, open int) *Source {
-	clusters := shards.Heads[head].Clusters
+func newSource(run *pipeline.Run, shards *extract.Shards, want schemas.BlocksMeta, files []pipeline.Output, open int) *Source {
 	s := &Source{
-		shards:   newShardSet(run, files, schemas.BlocksMeta{Kind: kind, Head: head, Width: clusters}, open),
-		clusters: clusters, blockRows: blockRows(clusters),
+		shards:   newShardSet(run, files, want, open),
+		clusters: want.Width, blockRows: blockRows(want.Width),
 		chunks:         int((shards.Listing.Images + sinkhorn.ChunkRows - 1) / sinkhorn.ChunkRows),
 		chunksPerShard: int(run.Job.Extract.ShardRows / sinkhorn.ChunkRows),
 	}
@@ -132,6 +155,24 @@ func (s *Source) SHA256s(ctx context.Context, from, to int64, fn func(row int64,
 		return fmt.Errorf("read %s: %w", s.shards.files[index].Name, err)
 	}
 	return nil
+}
+
+// numbers returns the numbers of all rows, ascending.
+func (s *Source) numbers(ctx context.Context) ([]int64, error) {
+	all := make([]int64, 0, s.rows)
+	for i := range s.shards.files {
+		sh, err := s.shards.acquire(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		for _, run := range sh.blocks.Runs() {
+			for k := range run.Count {
+				all = append(all, run.First+k)
+			}
+		}
+		s.shards.done(sh)
+	}
+	return all, nil
 }
 
 // Close gives up what is being fetched and closes the open shards. No read may

@@ -1,10 +1,14 @@
 // Package solve finds, for each head, the potentials that give every cluster
 // its share of the images. The mathematics is package sinkhorn's; this stage
 // brings it the log-probabilities, keeps its checkpoints and writes what it
-// finds.
+// finds. To compare with, it makes labels by other methods, too: those of k-means
+// on the features that the heads read, whitened first for DeepCluster (package
+// clusters), random ones and the truth. These have no potentials: what is written
+// are the labels themselves and a [Labelling].
 package solve
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"sela/pipeline"
@@ -21,6 +26,8 @@ import (
 	"sela/sinkhorn"
 	"sela/stages/extract"
 	"sela/stages/internal/ort"
+	"sela/stages/label/published"
+	"sela/stages/solve/clusters"
 )
 
 // Name is the stage's name.
@@ -32,19 +39,26 @@ type Stage struct {
 	// Labels is where the runs named by solve.from and solve.start were
 	// published.
 	Labels *bucket.Bucket
-	// Runtime returns ONNX Runtime for solve.device: cuda.
+	// Runtime returns ONNX Runtime for solve.device: cuda and for methods that
+	// cluster features.
 	Runtime func() (*ort.Runtime, error)
 	// SaveEvery is how often a solve keeps its state: 0 is every two seconds,
 	// which spares a store a request for each of hundreds of short passes.
 	SaveEvery time.Duration
 
-	shards *extract.Shards
+	shards   *extract.Shards
+	previous *published.Run // whose clusters those of features are matched with
+
+	whitenOnce sync.Mutex
+	whitening  *clusters.Whitening // of deepcluster, nil until a head needs it
 }
 
-// Result is what a solve commit records.
+// Result is what a solve commit records: a certificate, or a labelling where
+// labels are not those of a transport.
 type Result struct {
 	Head        int                  `json:"head"`
-	Certificate sinkhorn.Certificate `json:"certificate"`
+	Certificate sinkhorn.Certificate `json:"certificate,omitzero"`
+	Labelling   *Labelling           `json:"labelling,omitempty"`
 	Stored      *Stored              `json:"stored,omitempty"`
 }
 
@@ -66,6 +80,11 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 		return nil, err
 	}
 	s.shards = shards
+	if run.Parent != "" && run.Job.Solve.Clusters() {
+		if s.previous, err = published.Open(ctx, s.Labels, run.Parent); err != nil {
+			return nil, fmt.Errorf("label.previous: %w", err)
+		}
+	}
 	return tasks(run.Job, shards)
 }
 
@@ -76,10 +95,25 @@ func tasks(job *pipeline.Job, shards *extract.Shards) ([]pipeline.Task, error) {
 		if err != nil {
 			return nil, err
 		}
+		if job.Solve.Clusters() && shards.FeatureDim > 0 {
+			features, err := shards.Features()
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, features...)
+		}
 		all[h] = pipeline.Task{ID: fmt.Sprintf("head-%d", h), Index: h, Inputs: digest(files), Rows: shards.Usable(),
-			Scratch: 1<<20 + 16*int64(shards.Heads[h].Clusters) + spillBytes(job, shards.Usable(), shards.Heads[h].Clusters)}
+			Scratch: 1<<20 + 16*int64(shards.Heads[h].Clusters) + assignmentBytes(job, shards.Usable()) + spillBytes(job, shards.Usable(), shards.Heads[h].Clusters)}
 	}
 	return all, nil
+}
+
+// assignmentBytes bounds a file of labels without potentials.
+func assignmentBytes(job *pipeline.Job, rows int64) int64 {
+	if job.Solve.Transports() {
+		return 0
+	}
+	return 16 * min(rows, job.Label.PartRows)
 }
 
 func digest(files []pipeline.Output) string {
@@ -95,6 +129,14 @@ func PotentialsName(head int) string { return fmt.Sprintf("potentials/head-%d.pa
 
 // Do implements [pipeline.Stage].
 func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) error {
+	if a.Run.Job.Solve.Transports() {
+		return s.transport(ctx, t, a)
+	}
+	return s.assign(ctx, t, a)
+}
+
+// transport solves a head for its potentials.
+func (s *Stage) transport(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) error {
 	head := t.Index
 	v, err := s.open(ctx, t, a)
 	if err != nil {
@@ -135,7 +177,10 @@ func (s *Stage) write(ctx context.Context, a *pipeline.Attempt, r *Result, v []f
 		"head": fmt.Sprint(r.Head), "model": a.Run.Provenance.Model,
 		"preprocessing": a.Run.Provenance.Preprocessing, "listing": s.shards.Listing.Digest,
 	}
-	texts := map[string]any{"certificate": r.Certificate}
+	texts := map[string]any{metaCertificate: r.Certificate}
+	if r.Labelling != nil {
+		texts = map[string]any{metaLabelling: r.Labelling}
+	}
 	if r.Stored != nil {
 		texts["stored"] = r.Stored
 	}
@@ -157,14 +202,18 @@ func (s *Stage) write(ctx context.Context, a *pipeline.Attempt, r *Result, v []f
 // explain gives an error of the solver its class and its image.
 func (s *Stage) explain(ctx context.Context, err error) error {
 	var row *sinkhorn.RowError
+	var features *clusters.RowError
 	switch {
 	case errors.As(err, &row):
-		key := "unknown image"
-		_ = s.shards.Listing.Read(ctx, row.Row, row.Row+1, func(img schemas.Image) error {
-			key = img.Key + " " + img.Member
-			return nil
-		}) // the row number alone must do if the listing cannot be read
-		return pipeline.BadData(fmt.Errorf("%s: %w", key, err))
+		return s.ofImage(ctx, row.Row, err)
+	case errors.As(err, &features):
+		return s.ofImage(ctx, features.Row, err)
+	case errors.Is(err, clusters.ErrTooFewRows):
+		return s.tooFew(err)
+	case errors.Is(err, clusters.ErrMemory):
+		return pipeline.BadConfig(fmt.Errorf("%w: raise solve.memory", err))
+	case errors.Is(err, clusters.ErrNoVariance):
+		return pipeline.BadData(fmt.Errorf("%w: deepcluster has nothing to whiten", err))
 	case errors.As(err, new(*sinkhorn.ColumnError)), errors.Is(err, sinkhorn.ErrNoRows), errors.Is(err, sinkhorn.ErrSource):
 		return pipeline.BadData(err)
 	case errors.Is(err, sinkhorn.ErrTooFewRows):
@@ -177,6 +226,16 @@ func (s *Stage) explain(ctx context.Context, err error) error {
 		return pipeline.BadConfig(err)
 	}
 	return err
+}
+
+// ofImage names the image of a row that is unusable.
+func (s *Stage) ofImage(ctx context.Context, number int64, err error) error {
+	key := "unknown image"
+	_ = s.shards.Listing.Read(ctx, number, number+1, func(img schemas.Image) error {
+		key = img.Key + " " + img.Member
+		return nil
+	}) // the row number alone must do if the listing cannot be read
+	return pipeline.BadData(fmt.Errorf("%s: %w", key, err))
 }
 
 // recorder turns the solver's progress into events.
@@ -199,6 +258,10 @@ type checkpoint struct {
 	key   string
 	every time.Duration
 	saved time.Time
+}
+
+func (s *Stage) checkpoint(t pipeline.Task, a *pipeline.Attempt) checkpoint {
+	return checkpoint{run: a.Run, key: a.Run.Path("checkpoints/" + t.ID + ".json"), every: cmp.Or(s.SaveEvery, 2*time.Second)}
 }
 
 // Load implements [sinkhorn.Checkpoint].
@@ -225,7 +288,7 @@ type Solution struct {
 	Result
 	Potentials pipeline.Output
 	// Assignments are the labels by label part, where they are not what the
-	// potentials alone say.
+	// potentials alone say; nil where they are.
 	Assignments map[int]pipeline.Output
 }
 

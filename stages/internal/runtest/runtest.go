@@ -199,8 +199,11 @@ func (r *Run) Stages() []pipeline.Stage {
 		return extract.Open(ctx, r.rt, r.Job, r.design, filepath.Join(r.Dir, "local"))
 	}
 	return []pipeline.Stage{&list.Stage{Images: r.Images}, &extract.Stage{Images: r.Images, Open: open},
-		&solve.Stage{Labels: r.Labels}, &label.Stage{Labels: r.Labels}}
+		&solve.Stage{Labels: r.Labels, Runtime: r.Runtime}, &label.Stage{Labels: r.Labels}}
 }
+
+// Runtime returns the test process's ONNX Runtime.
+func (r *Run) Runtime() (*ort.Runtime, error) { return r.rt, nil }
 
 // Through performs the stages of a run up to and including the last named one;
 // what is committed is skipped.

@@ -34,15 +34,18 @@ var views = []string{"Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "
 // multiplied with or joined to values that came through a parameter: biases,
 // scales, position embeddings, class tokens. So the constants that normalise
 // the images themselves are none. Of those added, multiplied or joined, biases,
-// scales and tokens, which have at most one dimension above 1, do not decay.
-func roles(g *onnxpb.GraphProto) map[string]bool {
+// scales and tokens, which have at most one dimension above 1, do not decay; and
+// masks are no parameters. Other buffers of a network, as a fixed position
+// embedding, look like parameters and have to be frozen by name.
+func roles(m *onnx.Model) map[string]bool {
+	g := m.Proto.GetGraph()
 	decay := map[string]bool{}
 	seenAs := map[string][]string{} // value: the initialisers it is a view of
-	dims := map[string][]int64{}
+	held := map[string]*onnxpb.TensorProto{}
 	for _, t := range g.GetInitializer() {
 		if onnx.DType(t.GetDataType()) == onnx.Float32 && len(t.Dims) > 0 {
 			seenAs[t.GetName()] = []string{t.GetName()}
-			dims[t.GetName()] = t.Dims
+			held[t.GetName()] = t
 		}
 	}
 	fed := map[string]bool{} // values that came through a parameter
@@ -71,7 +74,9 @@ func roles(g *onnxpb.GraphProto) map[string]bool {
 			for _, in := range n.Input {
 				if joined {
 					for _, name := range seenAs[in] {
-						declare(name, !vector(dims[name]))
+						if !mask(m, held[name]) {
+							declare(name, !vector(held[name].Dims))
+						}
 					}
 				}
 			}
@@ -103,6 +108,21 @@ func vector(dims []int64) bool {
 		}
 	}
 	return wide <= 1
+}
+
+// mask says whether a constant is a mask: a table of exactly two values, such
+// as 0 and −∞ (which no gradient step leaves a number), 0 and −100, 0 and 1. A
+// parameter that is drawn, or all 0 or all 1, is none.
+func mask(m *onnx.Model, t *onnxpb.TensorProto) bool {
+	if vector(t.Dims) {
+		return false
+	}
+	list, err := floats(m, t)
+	if err != nil || len(list) == 0 {
+		return false // what reads it says why
+	}
+	second := slices.IndexFunc(list, func(x float32) bool { return x != list[0] })
+	return second > 0 && !slices.ContainsFunc(list, func(x float32) bool { return x != list[0] && x != list[second] })
 }
 
 // untie gives every layer parameters and statistics of its own where an export

@@ -47,7 +47,7 @@ func toyOptions() Options {
 
 func TestRoles(t *testing.T) {
 	want := map[string]bool{"filter": true, "bias": false, "scale": false, "position": true, "token": false, "weight": true}
-	if got := roles(toy().Proto.Graph); !maps.Equal(got, want) {
+	if got := roles(toy()); !maps.Equal(got, want) {
 		t.Errorf("parameters and their decay: %v, want %v", got, want)
 	}
 }

@@ -1,4 +1,4 @@
-package label
+package published
 
 import (
 	"errors"
@@ -56,9 +56,9 @@ func parts(r *rand.Rand, rows []schemas.Label) (n int, read func(int, func(*sche
 	}, opened
 }
 
-// TestPreviousIsAMapJoin compares the merge with the join that holds all the
+// TestLabelsAreAMapJoin compares the merge with the join that holds all the
 // earlier labels in a map, from every row that a part may begin with.
-func TestPreviousIsAMapJoin(t *testing.T) {
+func TestLabelsAreAMapJoin(t *testing.T) {
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		earlier, now := drawImages(r, 40), drawImages(r, 40)
@@ -73,9 +73,9 @@ func TestPreviousIsAMapJoin(t *testing.T) {
 		}
 		n, read, _ := parts(r, rows)
 		for _, from := range []int{0, r.IntN(len(now) + 1), r.IntN(len(now) + 1)} {
-			p := newPreviousLabels(n, read)
+			p := newLabels(n, read)
 			for _, img := range now[from:] {
-				label, ok, err := p.of(img.key, img.member)
+				label, ok, err := p.Of(img.key, img.member)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -86,23 +86,23 @@ func TestPreviousIsAMapJoin(t *testing.T) {
 					t.Fatalf("seed %d: %+v holds members of another key", seed, k)
 				}
 			}
-			p.close()
-			p.close()
+			p.Close()
+			p.Close()
 		}
 	}
 }
 
-// TestPreviousSkipsFiles finds the beginning of a part by bisection.
-func TestPreviousSkipsFiles(t *testing.T) {
+// TestLabelsSkipFiles finds the beginning of a part by bisection.
+func TestLabelsSkipFiles(t *testing.T) {
 	const files = 100
 	var opened []int
 	read := func(i int, fn func(*schemas.Label) error) error {
 		opened = append(opened, i)
 		return fn(&schemas.Label{Key: fmt.Sprintf("k%03d", i), Label: int32(i)})
 	}
-	p := newPreviousLabels(files, read)
-	defer p.close()
-	label, ok, err := p.of("k090", "")
+	p := newLabels(files, read)
+	defer p.Close()
+	label, ok, err := p.Of("k090", "")
 	if label != 90 || !ok || err != nil {
 		t.Errorf("%d, %t, %v", label, ok, err)
 	}
@@ -111,7 +111,7 @@ func TestPreviousSkipsFiles(t *testing.T) {
 	}
 }
 
-func TestPreviousFails(t *testing.T) {
+func TestLabelsFail(t *testing.T) {
 	damaged := errors.New("damaged")
 	for name, read := range map[string]func(int, func(*schemas.Label) error) error{
 		"at once": func(int, func(*schemas.Label) error) error { return damaged },
@@ -120,22 +120,22 @@ func TestPreviousFails(t *testing.T) {
 		},
 		"disorder": func(i int, fn func(*schemas.Label) error) error { return fn(&schemas.Label{Key: "ba"[i : i+1]}) },
 	} {
-		p := newPreviousLabels(2, read)
-		_, _, err := p.of("a", "")
+		p := newLabels(2, read)
+		_, _, err := p.Of("a", "")
 		if name == "disorder" && pipeline.ClassOf(err) != pipeline.Data || name != "disorder" && !errors.Is(err, damaged) {
 			t.Errorf("%s: %v", name, err)
 		}
-		p.close()
+		p.Close()
 	}
-	none := newPreviousLabels(0, nil)
-	if _, ok, err := none.of("a", ""); ok || err != nil {
+	none := newLabels(0, nil)
+	if _, ok, err := none.Of("a", ""); ok || err != nil {
 		t.Errorf("no files: %t, %v", ok, err)
 	}
 }
 
-// TestPreviousAllocatesNothing holds for loose files and for tars that are as
+// TestLabelsAllocateNothing holds for loose files and for tars that are as
 // they were.
-func TestPreviousAllocatesNothing(t *testing.T) {
+func TestLabelsAllocateNothing(t *testing.T) {
 	const tars, members = 50, 20
 	var names []image
 	for i := range tars {
@@ -156,10 +156,10 @@ func TestPreviousAllocatesNothing(t *testing.T) {
 			return nil
 		}
 		return testing.AllocsPerRun(3, func() {
-			p := newPreviousLabels(1, read)
-			defer p.close()
+			p := newLabels(1, read)
+			defer p.Close()
 			for i, img := range images {
-				if label, ok, err := p.of(img.key, img.member); label != int32(i) || !ok || err != nil {
+				if label, ok, err := p.Of(img.key, img.member); label != int32(i) || !ok || err != nil {
 					t.Fatalf("%v: %d, %t, %v", img, label, ok, err)
 				}
 			}
@@ -171,7 +171,7 @@ func TestPreviousAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkPrevious(b *testing.B) {
+func BenchmarkLabels(b *testing.B) {
 	const rows = 1 << 16
 	names := make([]string, rows)
 	for i := range names {
@@ -189,13 +189,13 @@ func BenchmarkPrevious(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		p := newPreviousLabels(1, read)
+		p := newLabels(1, read)
 		for _, name := range names {
-			if _, ok, err := p.of(name, ""); !ok || err != nil {
+			if _, ok, err := p.Of(name, ""); !ok || err != nil {
 				b.Fatal(name, err)
 			}
 		}
-		p.close()
+		p.Close()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/row")
 }

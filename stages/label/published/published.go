@@ -1,4 +1,6 @@
-package label
+// Package published reads the label sets of a labels bucket: of the images of
+// one run the labels that another one gave them.
+package published
 
 import (
 	"context"
@@ -12,16 +14,16 @@ import (
 	"sela/schemas"
 )
 
-// Published is a label set in a labels bucket. It is immutable.
-type Published struct {
+// Run is a label set in a labels bucket. It is immutable.
+type Run struct {
 	Manifest *pipeline.Manifest
 	bucket   *bucket.Bucket
 	prefix   string
 }
 
-// OpenPublished reads the manifest of a published run. A run that is not there,
+// Open reads the manifest of a published run. A run that is not there,
 // or not complete, is an error of class [pipeline.Config].
-func OpenPublished(ctx context.Context, labels *bucket.Bucket, run string) (*Published, error) {
+func Open(ctx context.Context, labels *bucket.Bucket, run string) (*Run, error) {
 	prefix := "runs/" + run + "/"
 	_, err := labels.Stat(ctx, prefix+"_SUCCESS")
 	var raw []byte
@@ -38,11 +40,11 @@ func OpenPublished(ctx context.Context, labels *bucket.Bucket, run string) (*Pub
 	if err != nil {
 		return nil, fmt.Errorf("%s/%s_manifest.json: %w", labels.URL(), prefix, err)
 	}
-	return &Published{Manifest: m, bucket: labels, prefix: prefix}, nil
+	return &Run{Manifest: m, bucket: labels, prefix: prefix}, nil
 }
 
-// files returns the label files of a head, in row order.
-func (p *Published) files(head int) []pipeline.Output {
+// Files returns the label files of a head, in row order.
+func (p *Run) Files(head int) []pipeline.Output {
 	prefix := fmt.Sprintf("labels/head=%d/", head)
 	var files []pipeline.Output
 	for _, f := range p.Manifest.Files {
@@ -53,19 +55,19 @@ func (p *Published) files(head int) []pipeline.Output {
 	return files
 }
 
-// labels prepares a walk over a head's labels. A head that the earlier run did
-// not have has none.
-func (p *Published) labels(ctx context.Context, run *pipeline.Run, head int) *previousLabels {
-	files := p.files(head)
+// Labels prepares a walk over a head's labels, whose files run fetches. A head
+// that the earlier run did not have has none.
+func (p *Run) Labels(ctx context.Context, run *pipeline.Run, head int) *Labels {
+	files := p.Files(head)
 	read := func(i int, fn func(*schemas.Label) error) error { return p.read(ctx, run, files[i], fn) }
-	return newPreviousLabels(len(files), read)
+	return newLabels(len(files), read)
 }
 
 var errStopped = errors.New("stopped")
 
 // read calls fn for the rows of a file. errStopped of fn ends it and is
 // returned.
-func (p *Published) read(ctx context.Context, run *pipeline.Run, f pipeline.Output, fn func(*schemas.Label) error) error {
+func (p *Run) read(ctx context.Context, run *pipeline.Run, f pipeline.Output, fn func(*schemas.Label) error) error {
 	local, release, err := run.FetchFrom(ctx, p.bucket, p.prefix+f.Path, f)
 	if err == nil {
 		defer release()
@@ -80,10 +82,10 @@ func (p *Published) read(ctx context.Context, run *pipeline.Run, f pipeline.Outp
 	return nil
 }
 
-// previousLabels joins an earlier run's labels to images: a merge, since both
+// Labels joins an earlier run's labels to images: a merge, since both
 // are ordered by key. Within a key the members of a tar may have moved, so the
-// rows of one key, and no more, are held in memory.
-type previousLabels struct {
+// rows of one key, and no more, are held in memory. It belongs to one goroutine.
+type Labels struct {
 	files int
 	read  func(file int, fn func(*schemas.Label) error) error
 
@@ -94,13 +96,13 @@ type previousLabels struct {
 	stop    func()
 }
 
-func newPreviousLabels(files int, read func(int, func(*schemas.Label) error) error) *previousLabels {
-	return &previousLabels{files: files, read: read, current: &keyLabels{}, stop: func() {}}
+func newLabels(files int, read func(int, func(*schemas.Label) error) error) *Labels {
+	return &Labels{files: files, read: read, current: &keyLabels{}, stop: func() {}}
 }
 
-// of returns the earlier label of an image. Keys must be asked for in ascending
+// Of returns the earlier label of an image. Keys must be asked for in ascending
 // order.
-func (p *previousLabels) of(key, member string) (label int32, ok bool, err error) {
+func (p *Labels) Of(key, member string) (label int32, ok bool, err error) {
 	for p.current != nil && p.current.key < key {
 		if p.next == nil {
 			p.next, p.stop = iter.Pull2(p.keys(key))
@@ -116,13 +118,13 @@ func (p *previousLabels) of(key, member string) (label int32, ok bool, err error
 	return label, ok, nil
 }
 
-// close ends the walk, which gives the file that is open back.
-func (p *previousLabels) close() { p.stop() }
+// Close ends the walk, which gives the file that is open back.
+func (p *Labels) Close() { p.stop() }
 
 // keys yields the labels of one key after the other, in memory that is used
 // again for the next, or one error. It begins with the file that may be the
 // first to have key.
-func (p *previousLabels) keys(key string) iter.Seq2[*keyLabels, error] {
+func (p *Labels) keys(key string) iter.Seq2[*keyLabels, error] {
 	return func(yield func(*keyLabels, error) bool) {
 		first, err := p.find(key)
 		k := &keyLabels{}
@@ -153,7 +155,7 @@ func (p *previousLabels) keys(key string) iter.Seq2[*keyLabels, error] {
 
 // find returns the last file whose first key is below key, or 0: the files
 // before it have only smaller keys.
-func (p *previousLabels) find(key string) (int, error) {
+func (p *Labels) find(key string) (int, error) {
 	low, high := 0, p.files
 	for high-low > 1 {
 		middle := (low + high) / 2
