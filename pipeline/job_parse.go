@@ -69,7 +69,7 @@ func (j *Job) resolve(dir string) {
 		}
 	}
 	for _, p := range []*string{&j.Solve.Truth, &j.Loop.Truth} {
-		if *p != "" && *p != "folders" {
+		if *p != "" && *p != "folders" && !strings.Contains(*p, "://") {
 			*p = absolute(dir, *p)
 		}
 	}

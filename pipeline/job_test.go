@@ -60,6 +60,14 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestTruthsPlace(t *testing.T) {
+	for text, want := range map[string]string{"folders": "folders", "truth.csv": "/home/job/truth.csv", "/a/../t.csv": "/t.csv", "s3://b/t.csv": "s3://b/t.csv", `""`: ""} {
+		if j := parse(t, required+"loop: {truth: "+text+"}\n"); j.Loop.Truth != want {
+			t.Errorf("%s is taken for %q, want %q", text, j.Loop.Truth, want)
+		}
+	}
+}
+
 func TestDefaultsSurviveEmptySections(t *testing.T) {
 	want := parse(t, required)
 	for _, more := range []string{"solve:\n", "solve: {}\n", "solve:\n  # lambda: 3\n", "solve:\n  lambda:\n", "local: ~\n", "--- \n"[4:]} {

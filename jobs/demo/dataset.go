@@ -42,7 +42,7 @@ type stamp struct {
 // opened as a bucket, so that no job can come upon it.
 const (
 	imagesDir = "images"
-	truthFile = "truth/truth.csv"
+	truthFile = "truth/classes.csv"
 	stampFile = "stamp.json"
 )
 
@@ -237,7 +237,7 @@ func filesPresent(dir string, p params) bool {
 func writeTruth(file string, truth []drawn) error {
 	var out bytes.Buffer
 	table := csv.NewWriter(&out)
-	rows := [][]string{{"key", "member", "letter"}}
+	rows := [][]string{{"key", "member", "class"}}
 	for _, t := range truth {
 		rows = append(rows, []string{t.Key, t.Member, string(rune(t.letter))})
 	}

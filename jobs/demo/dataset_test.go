@@ -280,7 +280,7 @@ func TestParamsAreChecked(t *testing.T) {
 func TestReadTruthNamesTheLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "truth.csv")
 	for _, bad := range []string{"a.jpg,,AB", "a.jpg,,", "a.jpg,,a", "a.jpg,A"} {
-		if err := os.WriteFile(file, []byte("key,member,letter\n"+bad+"\n"), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte("key,member,class\n"+bad+"\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := readTruth(file); err == nil || !strings.Contains(err.Error(), "line 2") {

@@ -82,7 +82,7 @@ func imagesCommand() *cobra.Command {
 }
 
 func reportCommand() *cobra.Command {
-	var published, truthPath, result string
+	var published, truthPath string
 	cmd := &cobra.Command{
 		Use:   "report --labels DIR --truth FILE",
 		Short: "Print the agreement of each head of the published run with the truth",
@@ -99,15 +99,11 @@ func reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := writeReport(cmd.OutOrStdout(), run, heads, truth); err != nil || result == "" {
-				return err
-			}
-			return writeRate(cmd.OutOrStdout(), result)
+			return writeReport(cmd.OutOrStdout(), run, heads, truth)
 		},
 	}
 	cmd.Flags().StringVar(&published, "labels", "", "folder of the labels bucket")
 	cmd.Flags().StringVar(&truthPath, "truth", "", "the truth that `demo images` wrote")
-	cmd.Flags().StringVar(&result, "result", "", "what `sela run` printed, to tell its rate")
 	return cmd
 }
 

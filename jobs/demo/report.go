@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"text/tabwriter"
 
@@ -42,27 +40,6 @@ func writeReport(out io.Writer, run string, heads []*labels, truth map[name]int3
 			slices.Min(sizes), slices.Max(sizes), found.NMI, chance.NMI, found.Purity, chance.Purity)
 	}
 	return table.Flush()
-}
-
-// writeRate prints how fast a run went, from the result that `sela run` printed
-// as its last line. A run that had nothing to do has no rate.
-func writeRate(out io.Writer, resultFile string) error {
-	raw, err := os.ReadFile(resultFile)
-	if err != nil {
-		return err
-	}
-	var result struct {
-		Counts  map[string]map[string]int64 `json:"counts"`
-		Seconds map[string]float64          `json:"task_seconds"`
-	}
-	if err := json.Unmarshal(raw, &result); err != nil {
-		return pipeline.BadData(fmt.Errorf("read %s: %w", resultFile, err))
-	}
-	images, seconds := result.Counts["extract"]["images"], result.Seconds["extract"]
-	if images > 0 && seconds > 0 {
-		fmt.Fprintf(out, "extracted %d images in %.1f s: %.0f images/s\n", images, seconds, float64(images)/seconds)
-	}
-	return nil
 }
 
 // differences prints, head by head, how many images two runs label differently.

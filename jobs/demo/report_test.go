@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -47,21 +45,5 @@ func TestDifferences(t *testing.T) {
 	}
 	if err := differences(&out, []*labels{one}, []*labels{{head: 2, names: names[:1], label: []int32{0}}}); err == nil {
 		t.Error("runs over different images were compared")
-	}
-}
-
-func TestRate(t *testing.T) {
-	for content, want := range map[string]string{
-		`{"counts":{"extract":{"images":400}},"task_seconds":{"extract":2}}`: "extracted 400 images in 2.0 s: 200 images/s\n",
-		`{"status":"nothing new"}`: "",
-	} {
-		file := filepath.Join(t.TempDir(), "result.json")
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var out strings.Builder
-		if err := writeRate(&out, file); err != nil || out.String() != want {
-			t.Errorf("%s: %q, %v", content, out.String(), err)
-		}
 	}
 }

@@ -34,7 +34,7 @@ func (a *app) collect(ctx context.Context, job *pipeline.Job, work *bucket.Bucke
 		return err
 	}
 	if holder != nil && (remove || abandoned) {
-		return pipeline.Retryable(fmt.Errorf("job %s is held by run %s (process %d on %s): collect when it is done", job.Name, holder.Run, holder.Holder.PID, holder.Holder.Host))
+		return pipeline.Retryable(fmt.Errorf("job %s is held by %s (process %d on %s): collect when it is done", job.Name, holder.Name(), holder.Holder.PID, holder.Holder.Host))
 	}
 	garbage, err := pipeline.FindGarbage(ctx, work, job, abandoned)
 	if err != nil {

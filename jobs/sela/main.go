@@ -58,7 +58,7 @@ func (a *app) command() *cobra.Command {
 		Use:   "sela",
 		Short: "Balanced labels for unlabelled images",
 		Long:  "sela runs a classifier over a bucket of images, finds the balanced assignment of images to clusters that fits its log-probabilities best, and publishes the labels as Parquet tables.\n\n" + exitTable(),
-		Args:  cobra.NoArgs, SilenceErrors: true, SilenceUsage: true,
+		Args:  cobra.NoArgs, SilenceErrors: true, SilenceUsage: true, Version: version(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			p, err := newProgress(a.logFormat, a.verbose)
 			a.progress = p
@@ -68,7 +68,7 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.logFormat, "log-format", "auto", "auto (progress bars on a terminal, else text), text or json")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log every task")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return pipeline.BadUsage(err) })
-	root.AddCommand(a.runCommand(), a.planCommand(), a.statusCommand(), a.verifyCommand(), a.gcCommand(),
+	root.AddCommand(a.runCommand(), a.planCommand(), a.statusCommand(), a.verifyCommand(), a.gcCommand(), a.loopCommand(), a.evaluateCommand(),
 		a.jobCommand(), a.modelCommand(), a.doctorCommand())
 	root.AddCommand(a.stageCommands()...)
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -18,18 +17,24 @@ import (
 )
 
 func (a *app) planCommand() *cobra.Command {
-	return &cobra.Command{
+	var images int64
+	cmd := &cobra.Command{
 		Use:   "plan JOB",
 		Short: "Say what a run would do, and refuse what cannot fit",
-		Long:  "Lists the images and loads the model, writes nothing, and prints what a run would make: images, shards, bytes, memory, passes. What cannot fit is an error.\n\n" + exitTable(),
+		Long:  "Lists the images and loads the model, writes nothing, and prints what a run would make: images, shards, bytes, memory, passes. What cannot fit is an error. With --images it lists nothing: for images that are not there yet.\n\n" + exitTable(),
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error { return s.plan(ctx) })
+			if images < 0 || images == 0 && cmd.Flags().Changed("images") {
+				return pipeline.BadUsage(fmt.Errorf("--images is %d: how many images are to be labelled", images))
+			}
+			return a.withSession(cmd, args[0], func(ctx context.Context, s *session) error { return s.plan(ctx, images) })
 		},
 	}
+	cmd.Flags().Int64Var(&images, "images", 0, "plan for so many images instead of listing them")
+	return cmd
 }
 
-func (s *session) plan(ctx context.Context) error {
+func (s *session) plan(ctx context.Context, images int64) error {
 	parent, err := s.parent(ctx)
 	if err != nil {
 		return err
@@ -37,9 +42,11 @@ func (s *session) plan(ctx context.Context) error {
 	if err := s.references(ctx, parent); err != nil {
 		return err
 	}
-	summary, err := list.Count(ctx, s.images, s.job.Images)
-	if err != nil {
-		return err
+	summary := list.Summary{Images: images}
+	if images == 0 {
+		if summary, err = list.Count(ctx, s.images, s.job.Images); err != nil {
+			return err
+		}
 	}
 	c, err := s.openClassifier(ctx)
 	if err != nil {
@@ -54,15 +61,35 @@ func (s *session) plan(ctx context.Context) error {
 		largest = max(largest, h.Clusters)
 	}
 	parts := (summary.Images + s.job.Label.PartRows - 1) / s.job.Label.PartRows
-	fmt.Fprintf(os.Stderr, "images          %d (%s), %d quarantined at listing, %d other objects skipped\n", summary.Images, human(summary.Bytes), summary.Rejected, summary.Skipped)
+	if images > 0 {
+		fmt.Fprintf(os.Stderr, "images          %d, as --images says\n", images)
+	} else {
+		fmt.Fprintf(os.Stderr, "images          %d (%s), %d quarantined at listing, %d other objects skipped\n", summary.Images, human(summary.Bytes), summary.Rejected, summary.Skipped)
+	}
 	fmt.Fprintf(os.Stderr, "model           %d heads of %v clusters, input %d×%d, batch %d\n", len(c.Heads), describeClusters(clusters), c.Spec.Size().Height, c.Spec.Size().Width, c.Batch)
 	fmt.Fprintf(os.Stderr, "extract         %d tasks of up to %d images\n", e.Shards, s.job.Extract.ShardRows)
 	fmt.Fprintf(os.Stderr, "log-probs       %s per head, %s in all, in %s\n", human(e.HeadBytes), human(e.TotalBytes), s.work.URL())
 	fmt.Fprintf(os.Stderr, "scratch         %s per task (local.bytes is %s)\n", human(e.ScratchBytes), s.job.Local.Bytes)
 	fmt.Fprintf(os.Stderr, "memory          about %s, and what ONNX Runtime needs for the model; up to %s more while images as large as preprocess.max_pixels are decoded\n",
 		human(e.MemoryBytes), human(e.DecodeBytes))
-	passes, usually := s.job.Solve.MaxIterations, "1 to 3 times where rows are peaked, 5 to 40 times where they are flat"
+	passes, reads := s.reads()
+	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads %s\n", len(c.Heads), s.job.Solve.Method, reads)
+	fmt.Fprintf(os.Stderr, "label           %d files of up to %d rows\n", parts*int64(len(c.Heads)), s.job.Label.PartRows)
+	s.app.result = map[string]any{"command": "plan", "job": s.job.Name, "images": summary.Images, "image_bytes": summary.Bytes, "rejected": summary.Rejected,
+		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": passes}
+	return s.check(c, e, summary.Images, largest)
+}
+
+// reads says what of a head a solve reads, and at most how often that is all of
+// its log-probabilities.
+func (s *session) reads() (passes int, what string) {
+	passes = s.job.Solve.MaxIterations
+	usually := "1 to 3 times where rows are peaked, 5 to 40 times where they are flat"
 	switch s.job.Solve.Method {
+	case "random", "truth":
+		return 0, "the listing alone"
+	case "kmeans", "deepcluster":
+		return 0, fmt.Sprintf("the features once, or about 25 times where they are larger than solve.memory (%s)", s.job.Solve.Memory)
 	case "fixed":
 		passes, usually = 1, "once"
 	case "sinkhorn":
@@ -70,11 +97,7 @@ func (s *session) plan(ctx context.Context) error {
 	case "lbfgs":
 		usually = "10 to 50 times"
 	}
-	fmt.Fprintf(os.Stderr, "solve           %d heads, one after another; method %s reads a head's log-probs %s, at most %d times\n", len(c.Heads), s.job.Solve.Method, usually, passes)
-	fmt.Fprintf(os.Stderr, "label           %d files of up to %d rows\n", parts*int64(len(c.Heads)), s.job.Label.PartRows)
-	s.app.result = map[string]any{"command": "plan", "job": s.job.Name, "images": summary.Images, "image_bytes": summary.Bytes, "rejected": summary.Rejected,
-		"heads": len(c.Heads), "clusters": clusters, "estimate": e, "label_files": parts * int64(len(c.Heads)), "max_passes_per_head": passes}
-	return s.check(c, e, summary.Images, largest)
+	return passes, fmt.Sprintf("a head's log-probs %s, at most %d times", usually, passes)
 }
 
 // fits checks, once the images are listed, that the run can be made here.
@@ -144,27 +167,6 @@ func freeBytes(path string) (int64, bool) {
 		path = filepath.Dir(path)
 	}
 	return 0, false
-}
-
-// memoryLimit returns the memory of the machine or of the container, in bytes,
-// or 0 where neither is known.
-func memoryLimit() int64 {
-	limit := int64(0)
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		limit = int64(info.Totalram) * int64(info.Unit)
-	}
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		var n int64
-		if _, err := fmt.Sscan(strings.TrimSpace(string(raw)), &n); err == nil && n > 0 && (limit == 0 || n < limit) {
-			limit = n
-		}
-	}
-	return limit
 }
 
 // human writes bytes with three digits and a binary unit.

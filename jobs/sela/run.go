@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"sela/pipeline/bucket"
 	"sela/stages/extract"
 	"sela/stages/label"
+	"sela/stages/label/published"
 	"sela/stages/list"
 	"sela/stages/publish"
 	"sela/stages/solve"
@@ -90,6 +92,30 @@ func (s *session) runAll(ctx context.Context, id string) error {
 
 // locked is runAll under the lease.
 func (s *session) locked(ctx context.Context, anonymous bool) error {
+	err := s.makeLabels(ctx, func(ctx context.Context) error {
+		if anonymous {
+			return s.nothingNew(ctx)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := s.do(ctx, train.Name, 0, 1); err != nil {
+		return err
+	}
+	if err := s.run.Finish(ctx); err != nil {
+		return err
+	}
+	if err := s.retain(ctx); err != nil {
+		return err
+	}
+	return s.report(ctx, "run", false)
+}
+
+// makeLabels takes a run to published labels. It calls listed after the first
+// stage, and ends with its error.
+func (s *session) makeLabels(ctx context.Context, listed func(context.Context) error) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
@@ -100,28 +126,23 @@ func (s *session) locked(ctx context.Context, anonymous bool) error {
 		return err
 	}
 	for _, name := range stageOrder {
+		if name == train.Name {
+			break
+		}
 		if _, err := s.do(ctx, name, 0, 1); err != nil {
 			return err
 		}
 		if name != list.Name {
 			continue
 		}
-		if anonymous {
-			if err := s.nothingNew(ctx); err != nil {
-				return err
-			}
+		if err := listed(ctx); err != nil {
+			return err
 		}
 		if err := s.fits(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.run.Finish(ctx); err != nil {
-		return err
-	}
-	if err := s.retain(ctx); err != nil {
-		return err
-	}
-	return s.report(ctx, "run", false)
+	return nil
 }
 
 // probe refuses stores on which no commit can be relied on.
@@ -141,7 +162,7 @@ func (s *session) references(ctx context.Context, parent string) error {
 		if r.run == "" {
 			continue
 		}
-		if _, err := label.OpenPublished(ctx, s.labels, r.run); err != nil {
+		if _, err := published.Open(ctx, s.labels, r.run); err != nil {
 			return fmt.Errorf("%s: %w", r.field, err)
 		}
 	}
@@ -181,7 +202,9 @@ func (s *session) do(ctx context.Context, name string, shard, shards int) (pipel
 	if err != nil {
 		return pipeline.Totals{}, err
 	}
-	return s.runner(name, shard, shards).Run(ctx, s.run, stage)
+	t, err := s.runner(name, shard, shards).Run(ctx, s.run, stage)
+	s.totals[name] = t
+	return t, err
 }
 
 // nothingNew ends a run that would make the labels of the last published one
@@ -191,7 +214,7 @@ func (s *session) nothingNew(ctx context.Context) error {
 	if err != nil || latest == nil || latest.Run == s.run.Run {
 		return err
 	}
-	published, err := label.OpenPublished(ctx, s.labels, latest.Run)
+	before, err := published.Open(ctx, s.labels, latest.Run)
 	if pipeline.ClassOf(err) == pipeline.Config {
 		return nil // somebody removed that run: nothing to compare with
 	}
@@ -211,7 +234,7 @@ func (s *session) nothingNew(ctx context.Context) error {
 		return err
 	}
 	p := s.run.Provenance
-	if listing.Snapshot != published.Manifest.Snapshot || s.run.JobDigest != record.JobDigest ||
+	if listing.Snapshot != before.Manifest.Snapshot || s.run.JobDigest != record.JobDigest ||
 		p.Model != record.Provenance.Model || p.Preprocessing != record.Provenance.Preprocessing {
 		return nil
 	}
@@ -219,7 +242,7 @@ func (s *session) nothingNew(ctx context.Context) error {
 		return err
 	}
 	s.app.result = map[string]any{"run": latest.Run, "job": s.job.Name, "status": "nothing new", "images": listing.Images,
-		"labels": s.labels.URL() + "/runs/" + latest.Run + "/", "manifest": s.labels.URL() + "/" + latest.Manifest, "manifest_digest": published.Manifest.Digest}
+		"labels": s.labels.URL() + "/runs/" + latest.Run + "/", "manifest": s.labels.URL() + "/" + latest.Manifest, "manifest_digest": before.Manifest.Digest}
 	return pipeline.Nothing(fmt.Errorf("nothing new: images, model and spec are those of run %s; to label them again, name a run with --run-id", latest.Run))
 }
 
@@ -233,9 +256,18 @@ func (s *session) retain(ctx context.Context) error {
 		if err := g.Delete(ctx, s.work); err != nil {
 			return err
 		}
-		s.run.Notice("", "retention removed objects", "of_run", g.Run, "why", g.Reason, "objects", g.Objects, "bytes", pipeline.Bytes(g.Bytes))
+		s.notice("retention removed objects", "of_run", g.Run, "why", g.Reason, "objects", g.Objects, "bytes", pipeline.Bytes(g.Bytes))
 	}
 	return nil
+}
+
+// notice reports something that belongs to no stage, with key-value pairs.
+func (s *session) notice(message string, pairs ...any) {
+	e := pipeline.Event{Kind: pipeline.Notice, Task: message}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		e.Attrs = append(e.Attrs, slog.Any(fmt.Sprint(pairs[i]), pairs[i+1]))
+	}
+	s.app.progress.Observe(e)
 }
 
 // report fills the result that is printed at the end.

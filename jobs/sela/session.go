@@ -40,7 +40,9 @@ type session struct {
 	design     *extract.Design
 	library    model.Library
 	provenance pipeline.Provenance
+	loop       string // that the run is a round of; "" for none
 	run        *pipeline.Run
+	totals     map[string]pipeline.Totals // of the stages done by this process
 	extract    *extract.Stage
 	release    func() error // of the folder that holds the edited model
 }
@@ -55,7 +57,12 @@ func (a *app) openSession(ctx context.Context, jobPath string) (*session, error)
 	if job.Local.Dir == "" {
 		job.Local.Dir = defaultScratch()
 	}
-	s := &session{app: a, job: job}
+	return a.sessionOf(ctx, job)
+}
+
+// sessionOf is openSession for a job that was read already.
+func (a *app) sessionOf(ctx context.Context, job *pipeline.Job) (*session, error) {
+	s := &session{app: a, job: job, totals: map[string]pipeline.Totals{}}
 	if err := s.openBuckets(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -179,7 +186,7 @@ func (s *session) openRun(ctx context.Context, runID string, mustExist bool) err
 		return err
 	}
 	s.run, err = pipeline.Open(ctx, s.work, pipeline.Options{Job: s.job, Provenance: s.provenance, RunID: runID, MustExist: mustExist,
-		Parent: parent, Observer: s.app.progress})
+		Parent: parent, Loop: s.loop, Observer: s.app.progress})
 	return err
 }
 

@@ -23,7 +23,7 @@ func (a *app) stageCommands() []*cobra.Command {
 	about := map[string]string{
 		list.Name:    "Take a snapshot of the images: begins a run",
 		extract.Name: "Run the model over the images of a run",
-		solve.Name:   "Find the balanced assignment of each head",
+		solve.Name:   "Find the labels of each head: the balanced assignment, or those of another method",
 		label.Name:   "Write the label tables",
 		publish.Name: "Publish the label tables and move LATEST",
 		train.Name:   "Trigger training and finish the run",

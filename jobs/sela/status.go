@@ -17,7 +17,7 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	var id string
 	cmd := &cobra.Command{
-		Use: "status JOB", Short: "Show a job's runs, or one run in detail", Args: cobra.ExactArgs(1),
+		Use: "status JOB", Short: "Show a job's runs and loops, or one run in detail", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withWork(cmd.Context(), args[0], func(ctx context.Context, job *pipeline.Job, work *bucket.Bucket) error {
 				if id != "" {
@@ -69,7 +69,10 @@ func (a *app) jobStatus(ctx context.Context, job *pipeline.Job, work *bucket.Buc
 			state = "finished"
 		}
 		changed := len(r.Job.Difference(job))
-		if changed > 0 {
+		switch {
+		case r.Loop != "":
+			spec = "round of loop " + r.Loop
+		case changed > 0:
 			spec = fmt.Sprintf("%d fields differ", changed)
 		}
 		rows = append(rows, row{r.Run, r.Created, r.Finished(), changed})
@@ -78,8 +81,12 @@ func (a *app) jobStatus(ctx context.Context, job *pipeline.Job, work *bucket.Buc
 	if len(rows) == 0 {
 		fmt.Fprintf(table, "(none of job %s in %s)\n", job.Name, work.URL())
 	}
-	a.result = map[string]any{"command": "status", "job": job.Name, "runs": rows}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	loops, err := loopStatus(ctx, job, work)
+	a.result = map[string]any{"command": "status", "job": job.Name, "runs": rows, "loops": loops}
+	return err
 }
 
 // runStatus shows how far a run is.
@@ -122,7 +129,7 @@ func (a *app) runStatus(ctx context.Context, job *pipeline.Job, work *bucket.Buc
 	switch {
 	case run.Finished:
 		state = "finished"
-	case holder != nil && holder.Run == id:
+	case holder != nil && holder.Holds(&run.Record):
 		state = fmt.Sprintf("running (process %d on %s)", holder.Holder.PID, holder.Holder.Host)
 	}
 	fmt.Fprintf(os.Stderr, "run %s of job %s, created %s: %s\n", run.Run, run.Job.Name, run.Created.Format(time.RFC3339), state)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,6 +30,7 @@ type transfer struct {
 	arch, file     string
 	head           string
 	size           int
+	pixels         pixels // of the images of targets
 	replaceHeads   bool
 	providers      []string
 	device         int
@@ -44,7 +46,7 @@ func (a *app) addTransfer(cmd *cobra.Command) {
 	cmd.Short += ", or train any network on published labels"
 	cmd.Long = "With a job: fires its training trigger for the labels that a run has published, and finishes the run.\n\n" +
 		"With --labels: label transfer. Trains a network (--arch, or an ONNX file with --model) from scratch on a published label table alone: heads, clusters, images and preprocessing are those of the tables. --labels names a labels bucket, of which it takes the newest run, or the folder of a run (…/runs/ID). Into --out go model.onnx, trunk.onnx without the heads, metrics.csv with a row per epoch, and checkpoint.sela: the same command goes on from there.\n\n" +
-		"With --targets: multi-label classification on a table of one's own, such as fine-tuning from a trunk (--model or --init). One head has an output for each class; metrics.csv has the mean average precision of the held-out images. Images are scaled to the network's size, or to 256 and cropped where that is 224.\n\n" + cmd.Long
+		"With --targets: multi-label classification on a table of one's own, such as fine-tuning from a trunk (--model or --init). One head has an output for each class; metrics.csv has the mean average precision of the held-out images. What becomes of the images' pixels is what --resize, --filter, --mean and --std say; the rest is as a job has it by default.\n\n" + cmd.Long
 	f := cmd.Flags()
 	f.StringVar(&n.labels, "labels", "", "labels bucket or folder of a published run: train on its tables instead of firing a job's trigger")
 	f.StringVar(&n.targets, "targets", "", "CSV file of multi-label targets, instead of --labels: a header key,member,CLASS,… and 0 or 1 for each class")
@@ -58,6 +60,7 @@ func (a *app) addTransfer(cmd *cobra.Command) {
 	f.StringVar(&n.local, "local", defaultScratch(), "folder for scratch and cache")
 	f.StringSliceVar(&n.providers, "providers", []string{"cpu"}, "execution providers in order: cpu, cuda")
 	f.IntVar(&n.device, "device", 0, "number of the GPU")
+	n.pixels.addFlags(f)
 	specFlags(f, &n.spec)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if n.labels != "" || n.targets != "" {
@@ -83,7 +86,8 @@ func (n *transfer) check(cmd *cobra.Command) error {
 	}
 	if n.labels == "" && n.targets == "" {
 		var with string
-		for _, name := range append([]string{"images", "arch", "model", "replace-heads", "head", "size", "out", "local", "providers", "device"}, specFlagNames()...) {
+		own := []string{"images", "arch", "model", "replace-heads", "head", "size", "out", "local", "providers", "device"}
+		for _, name := range slices.Concat(own, pixelFlagNames, specFlagNames()) {
 			if cmd.Flags().Changed(name) {
 				with = name
 			}
@@ -92,6 +96,13 @@ func (n *transfer) check(cmd *cobra.Command) error {
 			return bad("--%s goes with --labels or --targets; a job says in train.builtin how it is trained", with)
 		}
 		return nil
+	}
+	if n.targets == "" {
+		for _, name := range pixelFlagNames {
+			if cmd.Flags().Changed(name) {
+				return bad("--%s goes with --targets; labels come with the preprocessing they were made with", name)
+			}
+		}
 	}
 	switch {
 	case n.labels != "" && n.targets != "":
@@ -110,6 +121,9 @@ func (n *transfer) check(cmd *cobra.Command) error {
 		return bad("--head goes with --arch or --replace-heads")
 	case n.size != 0 && n.file != "", n.size < 0:
 		return bad("--size goes with --arch, in pixels")
+	}
+	if err := n.pixels.check(); err != nil {
+		return bad("%w", err)
 	}
 	if err := n.spec.Check(); err != nil {
 		text := strings.ReplaceAll(err.Error(), "\n", "; ")
@@ -203,14 +217,12 @@ func (n *transfer) network(ctx context.Context, job *pipeline.Job, clusters []in
 			return nil, "", pipeline.BadConfig(fmt.Errorf("the labels have heads of %v clusters: fresh heads are all of one size; give a network with these heads (--model)", clusters))
 		}
 	}
-	if n.arch != "" && n.targets != "" {
-		if n.size == 0 {
-			n.size = job.Preprocess.Crop[0]
-		}
-		fit(&job.Preprocess, n.size)
-	}
 	if n.arch != "" {
-		n.resize(&job.Preprocess)
+		if n.targets == "" {
+			n.resize(&job.Preprocess)
+		} else if err := n.pixels.fit(&job.Preprocess, cmp.Or(n.size, job.Preprocess.Crop[0])); err != nil {
+			return nil, "", err
+		}
 		size := job.Preprocess.Crop
 		if len(size) == 0 {
 			return nil, "", pipeline.BadConfig(errors.New("the labels' job crops no square that a built-in network could take: say --size"))
@@ -225,7 +237,7 @@ func (n *transfer) network(ctx context.Context, job *pipeline.Job, clusters []in
 	graph, sum, err := model.Load(ctx, file)
 	if err == nil && n.targets != "" {
 		if in := graph.Inputs(); len(in) == 1 && len(in[0].Shape) == 4 && in[0].Shape[2].Size > 0 {
-			fit(&job.Preprocess, int(in[0].Shape[2].Size))
+			err = n.pixels.fit(&job.Preprocess, int(in[0].Shape[2].Size))
 		}
 	}
 	if err == nil && n.replaceHeads {
@@ -254,11 +266,4 @@ func (n *transfer) resize(p *pipeline.Preprocess) {
 		p.Resize = pipeline.Size{n.size}
 	}
 	p.Crop = pipeline.Size{n.size}
-}
-
-// fit makes the default preprocessing give squares of a network's size.
-func fit(p *pipeline.Preprocess, size int) {
-	if standard := pipeline.DefaultJob().Preprocess; size != standard.Crop[0] {
-		p.Resize, p.Crop = pipeline.Size{size}, pipeline.Size{size}
-	}
 }

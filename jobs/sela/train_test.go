@@ -178,6 +178,12 @@ func TestTrainUsage(t *testing.T) {
 		{[]string{"--labels", "labels", "--out", "o", "--arch", "a", "--weight-decay", "-1"}, "--weight-decay is -1"},
 		{[]string{"--labels", "labels", "--out", "o", "--arch", "a", "--scale", "0.5"}, "want 2 numbers"},
 		{[]string{"--labels", "labels", "--out", "o", "--arch", "a", "--checkpoint", "soon"}, "not a duration"},
+		{[]string{"--labels", "labels", "--out", "o", "--arch", "a", "--mean", "0,0,0"}, "--mean goes with --targets"},
+		{[]string{"job.yaml", "--resize", "40"}, "--resize goes with --labels or --targets"},
+		{[]string{"--targets", "t.csv", "--images", "i", "--out", "o", "--arch", "a", "--std", "1,0,1"}, "--std is 0 of channel 1"},
+		{[]string{"--targets", "t.csv", "--images", "i", "--out", "o", "--arch", "a", "--mean", "NaN,0,1"}, "--mean is NaN of channel 0"},
+		{[]string{"--targets", "t.csv", "--images", "i", "--out", "o", "--arch", "a", "--filter", "sinc"}, "it must be one of bilinear, bicubic"},
+		{[]string{"--targets", "t.csv", "--images", "i", "--out", "o", "--arch", "a", "--resize", "-1"}, "--resize is a number of pixels"},
 	} {
 		out := r.want(64, append([]string{"train"}, c.args...)...)
 		if !strings.Contains(out.stderr, c.want) {

@@ -109,12 +109,14 @@ func locateLabels(where string) (job *pipeline.Job, labels, run string, err erro
 }
 
 // modelOf opens what made the labels of a record. Where the job is that of a
-// file, it says where model and library are now.
+// file, it says where library and model are now; where a round of a loop has its
+// network from, only its record says.
 func (s *session) modelOf(ctx context.Context, r *pipeline.Record, job *pipeline.Job) (*publish.Model, error) {
 	then := *r.Job
+	then.Train = pipeline.Train{Type: "none"} // nothing is trained here
 	then.Local, then.Timeouts, then.Retries = job.Local, job.Timeouts, job.Retries
 	then.Runtime.Library, then.Runtime.Device = job.Runtime.Library, job.Runtime.Device
-	if job.Model.Path != "" {
+	if job.Model.Path != "" && r.Loop == "" { // a loop's job names the network it began with
 		then.Model.Path = job.Model.Path
 	}
 	s.job = &then

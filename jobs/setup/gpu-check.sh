@@ -39,14 +39,14 @@ go test -count 1 -bench GPU -benchtime 2s -v ./stages/solve/device
 dir=$build/gpu-check
 rm -rf "$dir" && mkdir -p "$dir"
 "$build/demo" images --out "$dir"
-"$build/sela" model new --arch resnet-s --size 32 --heads 4 --clusters 26 --seed 1 --calibrate "$dir/images" --out "$dir/model.onnx" >/dev/null
+"$build/sela" model new --arch resnet-s --size 16 --heads 4 --clusters 26 --seed 1 --resize 16 --calibrate "$dir/images" --out "$dir/network.onnx" >/dev/null
 for run in cpu cuda device; do # device: as cuda, with images normalised there
-	sed -e "s#bucket: work#bucket: $run/work#; s#bucket: labels#bucket: $run/labels#" jobs/demo/job.yaml >"$dir/$run.yaml"
+	sed -e '/^train:/,$d' -e "s#bucket: work#bucket: $run/work#; s#bucket: labels#bucket: $run/labels#" jobs/demo/job.yaml >"$dir/$run.yaml"
 	[ $run = cpu ] || echo 'runtime: {providers: [cuda, cpu]}' >>"$dir/$run.yaml"
 	[ $run != device ] || sed -i 's/^preprocess: {/&normalise: device, /' "$dir/$run.yaml"
 	"$build/sela" run "$dir/$run.yaml" --run-id gpu-check >"$dir/$run.json"
 	"$build/sela" verify "$dir/$run.yaml" >/dev/null
-	"$build/demo" report --labels "$dir/$run/labels" --truth "$dir/truth/truth.csv"
+	"$build/demo" report --labels "$dir/$run/labels" --truth "$dir/truth/classes.csv"
 done
 "$build/demo" compare --labels "$dir/cpu/labels" --other "$dir/cuda/labels"
 "$build/demo" compare --labels "$dir/cuda/labels" --other "$dir/device/labels"

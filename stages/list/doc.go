@@ -12,10 +12,11 @@
 // shard (*.tar, as WebDataset writes them) whose name does. A member is
 // addressed by the offset of its first byte and its size, so that one image is
 // one ranged read. Extensions count in either case. Passed over and counted:
-// other extensions, keys outside the glob, what the sample leaves out, and
-// hidden names, that is, with an element that begins with "." (macOS puts a
-// "._x.jpg" beside every x.jpg). Names that begin with "_" are not hidden:
-// cameras write them. Folders are not counted.
+// other extensions, keys outside the glob, what is not in the table of
+// images.only, what the sample leaves out, and hidden names, that is, with an
+// element that begins with "." (macOS puts a "._x.jpg" beside every x.jpg).
+// Names that begin with "_" are not hidden: cameras write them. Folders are not
+// counted.
 //
 // The name of a member is a label and half of the key (key, member) that joins
 // tables downstream. It is kept exactly as the tar holds it, a leading "./"
@@ -39,7 +40,8 @@
 //
 // # Memory
 //
-// Loose objects take a few batches of 256 rows, whatever their number. A tar
+// Loose objects take a few batches of 256 rows, whatever their number, and the
+// table of images.only some 100 bytes for each of its images. A tar
 // that is indexed ahead of its turn keeps at most 64 batches of 1,024 rows or
 // 64 KiB of names each (about 10 MiB in all), a 64 KiB buffer, and 16 bytes of
 // hash (some 40 with the table's overhead) per image to find duplicates: 40 MiB

@@ -33,6 +33,7 @@ type filter struct {
 	extensions []string // sorted, lower case, with the dot
 	partial    bool     // not all images are taken
 	below      uint64   // of the 64-bit hash, if partial
+	only       *only    // nil takes every image
 }
 
 func newFilter(opts Options) (*filter, error) {
@@ -73,7 +74,7 @@ func (f *filter) object(key string) kind {
 	if name == "" { // the prefix is a whole key
 		name = path.Base(key)
 	}
-	if hidden(name) || f.glob != nil && !match(f.glob, strings.Split(name, "/")) {
+	if hidden(name) || f.glob != nil && !match(f.glob, strings.Split(name, "/")) || !f.only.object(key) {
 		return other
 	}
 	return f.kind(key)
@@ -81,7 +82,7 @@ func (f *filter) object(key string) kind {
 
 // member tells whether a tar's member is an image to be taken.
 func (f *filter) member(key, name string) bool {
-	return f.kind(name) == picture && !hidden(name) && f.sampled(key, name)
+	return f.kind(name) == picture && !hidden(name) && f.chosen(key, name)
 }
 
 func (f *filter) kind(name string) kind {
@@ -102,6 +103,11 @@ func (f *filter) kind(name string) kind {
 		}
 	}
 	return other
+}
+
+// chosen tells whether an image is to be taken, by its name.
+func (f *filter) chosen(key, member string) bool {
+	return f.only.image(key, member) && f.sampled(key, member)
 }
 
 // sampled tells whether an image belongs to the share of [Options.Sample].

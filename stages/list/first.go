@@ -12,7 +12,7 @@ import (
 
 // options translates the job's words.
 func options(spec pipeline.Images) Options {
-	return Options{Prefix: spec.Prefix, Glob: spec.Glob, Limit: spec.Limit, Sample: spec.Sample, Extensions: imageio.Extensions}
+	return Options{Prefix: spec.Prefix, Glob: spec.Glob, Only: spec.Only, Limit: spec.Limit, Sample: spec.Sample, Extensions: imageio.Extensions}
 }
 
 // Count lists the images of a job without writing anything.

@@ -32,6 +32,10 @@ type Options struct {
 	// the prefix and its slash: * and ? and [a-z] within one element, ** over
 	// any number of elements. Empty takes every key.
 	Glob string
+	// Only is the path or bucket URL of a CSV file with a header key,member (empty
+	// for a loose file) of the images to take, in any order; empty takes all. One
+	// that is not there is an error of class [pipeline.Data].
+	Only string
 	// Limit ends the scan after so many images; 0 means no limit.
 	Limit int64
 	// Sample is the share of images to take, in (0, 1]; 0 means all. An image
@@ -98,6 +102,11 @@ func Scan[R io.ReadCloser](ctx context.Context, b Bucket[R], opts Options, emit 
 	if err != nil {
 		return Summary{}, pipeline.BadConfig(err)
 	}
+	if opts.Only != "" {
+		if f.only, err = openOnly(ctx, opts.Only); err != nil {
+			return Summary{}, err
+		}
+	}
 	s := &scanner{
 		filter: f,
 		list:   b.List,
@@ -116,6 +125,7 @@ func Scan[R io.ReadCloser](ctx context.Context, b Bucket[R], opts Options, emit 
 	s.group.Go(func() error { return s.walk(running) })
 
 	t := newTally(opts.Limit, emit, reject)
+	t.only = f.only
 	took := t.drain(running, s.sources)
 	cancel()
 	found := s.group.Wait()
@@ -127,6 +137,10 @@ func Scan[R io.ReadCloser](ctx context.Context, b Bucket[R], opts Options, emit 
 		return t.summary(), fmt.Errorf("list images: %w", ctx.Err())
 	case found != nil:
 		return t.summary(), fmt.Errorf("list images: %w", found)
+	case took == nil:
+		if err := f.only.missing(f); err != nil {
+			return t.summary(), err
+		}
 	}
 	if t.sum.Images == 0 {
 		return t.summary(), pipeline.BadData(s.noImages(opts.Prefix, t))
@@ -174,7 +188,7 @@ func (s *scanner) walk(ctx context.Context) error {
 			return nil
 		}
 		kind := s.filter.object(o.Key)
-		if kind == other || kind != shard && !s.filter.sampled(o.Key, "") {
+		if kind == other || kind != shard && !s.filter.chosen(o.Key, "") {
 			skipped++
 			return nil
 		}
@@ -249,7 +263,7 @@ func (s *scanner) noImages(prefix string, t *tally) error {
 	if prefix != "" {
 		where = fmt.Sprintf("under %q", prefix)
 	}
-	err := fmt.Errorf("no images %s (%d objects seen, %d objects and members skipped, %d rejected): check images.prefix, images.glob and images.sample; extensions taken are %s, and *.tar",
+	err := fmt.Errorf("no images %s (%d objects seen, %d objects and members skipped, %d rejected): check images.prefix, images.glob, images.only and images.sample; extensions taken are %s, and *.tar",
 		where, s.objects, t.sum.Skipped, t.sum.Rejected, strings.Join(s.filter.extensions, " "))
 	if q := t.first; q != nil {
 		err = fmt.Errorf("%w; first rejected: %q %q: %s", err, q.Key, q.Member, q.Message)

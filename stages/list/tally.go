@@ -16,6 +16,7 @@ type tally struct {
 	emit   func(schemas.Image) error
 	reject func(schemas.Quarantine) error
 	limit  int64
+	only   *only
 	sum    Summary
 	first  *schemas.Quarantine
 	names  hash.Hash // of what the images are called and where they lie
@@ -68,6 +69,7 @@ func receive[T any](ctx context.Context, from <-chan T) (v T, ok bool, err error
 
 func (t *tally) take(it *item) error {
 	t.sum.Skipped += it.skipped
+	t.only.meet(it)
 	if it.rejected != nil {
 		t.sum.Rejected++
 		if t.first == nil {

@@ -42,6 +42,10 @@ type Calibration struct {
 	HeadsOnly bool
 }
 
+// ErrNoBatchNorm is wrapped by the error about a network that has no
+// BatchNormalization, and so needs no calibration.
+var ErrNoBatchNorm = onnx.ErrNoBatchNorm
+
 // Calibrated is what a calibration used.
 type Calibrated struct {
 	Images        int    `json:"images"`

@@ -33,7 +33,7 @@ func compareDrawn(a, b drawn) int {
 // draw lists the images and returns the n with the smallest hashes of key and
 // member, in that order, or all where there are fewer. It holds 2n at most.
 func draw(ctx context.Context, images *bucket.Bucket, spec pipeline.Images, n int) ([]schemas.Image, error) {
-	options := list.Options{Prefix: spec.Prefix, Glob: spec.Glob, Limit: spec.Limit, Sample: spec.Sample, Extensions: imageio.Extensions}
+	options := list.Options{Prefix: spec.Prefix, Glob: spec.Glob, Only: spec.Only, Limit: spec.Limit, Sample: spec.Sample, Extensions: imageio.Extensions}
 	var kept []drawn
 	_, err := list.Scan(ctx, images, options, func(img schemas.Image) error {
 		d := drawn{sha256.Sum256([]byte("sela model.calibrate\x00" + img.Key + "\x00" + img.Member)), img}
