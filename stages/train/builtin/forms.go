@@ -44,6 +44,20 @@ type formChooser struct {
 	time func(ctx context.Context, p grad.Problem) ([]time.Duration, error)
 }
 
+func onlyCPU(providers []ort.Provider) bool {
+	return !slices.ContainsFunc(providers, func(p ort.Provider) bool { return p.Name != ort.CPU })
+}
+
+// everywhere picks the default forms that providers other than the CPU's have,
+// too: they have no MaxUnpool.
+func everywhere(_ context.Context, problems []grad.Problem, _ func(int, grad.Problem)) (grad.Forms, error) {
+	forms := grad.Forms{}
+	for _, p := range problems {
+		forms[p.Key] = p.Forms[slices.IndexFunc(p.Forms, func(form string) bool { return form != "unpool" })]
+	}
+	return forms, nil
+}
+
 // machine is what the speed of a form depends on, besides its problem.
 type machine struct {
 	Library   string   `json:"library"` // sha256 of ONNX Runtime
@@ -182,7 +196,8 @@ func (c *contender) run(ctx context.Context) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// measure returns the fastest run of each form.
+// measure returns the fastest run of each form, the longest of durations for one
+// that the providers cannot run.
 func (c *formChooser) measure(ctx context.Context, p grad.Problem) (_ []time.Duration, err error) {
 	list := make([]*contender, len(p.Forms))
 	defer func() {
@@ -192,19 +207,25 @@ func (c *formChooser) measure(ctx context.Context, p grad.Problem) (_ []time.Dur
 			}
 		}
 	}()
-	least := time.Duration(math.MaxInt64)
+	least, unable := time.Duration(math.MaxInt64), error(nil)
 	for i, name := range p.Forms {
-		if list[i], err = c.load(p, name); err != nil {
+		f, err := c.load(p, name)
+		if errors.Is(err, ort.ErrProvider) {
+			unable = errors.Join(unable, fmt.Errorf("form %s: %w", name, err))
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("form %s: %w", name, err)
 		}
-		if _, err := list[i].run(ctx); err != nil {
+		list[i] = f
+		if _, err := f.run(ctx); err != nil {
 			return nil, fmt.Errorf("form %s: %w", name, err)
 		}
-		list[i].best = math.MaxInt64
+		f.best = math.MaxInt64
 	}
 	for round := range formRuns {
 		for i, f := range list {
-			if round > 0 && float64(f.best) > formHopeless*float64(least) {
+			if f == nil || round > 0 && float64(f.best) > formHopeless*float64(least) {
 				continue
 			}
 			took, err := f.run(ctx)
@@ -215,9 +236,15 @@ func (c *formChooser) measure(ctx context.Context, p grad.Problem) (_ []time.Dur
 			least = min(least, took)
 		}
 	}
+	if least == math.MaxInt64 {
+		return nil, unable
+	}
 	times := make([]time.Duration, len(list))
 	for i, f := range list {
-		times[i] = f.best
+		times[i] = math.MaxInt64
+		if f != nil {
+			times[i] = f.best
+		}
 	}
 	return times, nil
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -137,5 +138,16 @@ func TestFastest(t *testing.T) {
 		if got := fastest(test.times); got != test.want {
 			t.Errorf("%v: %d, want %d", test.times, got, test.want)
 		}
+	}
+}
+
+func TestFormsEverywhere(t *testing.T) {
+	problems := []grad.Problem{{Key: "pool", Forms: []string{"unpool", "scatter"}}, {Key: "conv", Forms: []string{"chunks", "conv"}}}
+	got, err := everywhere(t.Context(), problems, nil)
+	if err != nil || !reflect.DeepEqual(got, grad.Forms{"pool": "scatter", "conv": "chunks"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if onlyCPU([]ort.Provider{{Name: "cuda"}, {Name: ort.CPU}}) || !onlyCPU(nil) || !onlyCPU([]ort.Provider{{Name: ort.CPU}}) {
+		t.Error("providers are mistaken")
 	}
 }

@@ -86,6 +86,8 @@ func Train(ctx context.Context, c Config) (*Report, error) {
 	}
 	if t.spec.Forms == "measured" {
 		t.choose = newFormChooser(c.Runtime, t.options, filepath.Join(c.Job.Local.Dir, "forms"), c.Scratch).choose
+	} else if !onlyCPU(t.options.Providers) {
+		t.choose = everywhere
 	}
 	t.open = func(masks []grad.Mask) (source, error) {
 		l, err := NewLoader(c.Images, c.Labels, c.loaderOptions(masks))

@@ -55,17 +55,19 @@ func conv(t *tape, n *node) *value {
 }
 
 // convForms are the ways to compute Y from X, W and perhaps the bias, the
-// default first. Patches cost more work but share it better between threads
-// where images have fewer pixels than filters.
+// default first. Patches share the work better between threads where images have
+// few pixels.
 func convForms(c convolution) []form {
-	plain, patches := form{"conv", c.plain}, form{"patches", c.byPatches}
+	plain, chunks, winograd := form{"conv", c.plain}, form{"chunks", c.byChunks}, form{"winograd", c.byWinograd}
 	switch {
 	case c.groups > 1 || c.kernel == [2]int64{1, 1}:
 		return []form{plain}
+	case c.winogradFirst():
+		return []form{winograd, plain, chunks}
 	case c.winograd():
-		return []form{plain, patches, {"winograd", c.byWinograd}}
+		return []form{plain, chunks, winograd}
 	}
-	return []form{plain, patches}
+	return []form{plain, chunks}
 }
 
 // plain is the operator itself.
@@ -73,34 +75,31 @@ func (c convolution) plain(t *tape, in []*value) *value {
 	return t.emit("Conv", in[0].dtype, c.y[:], in, append(c.attrs(), onnx.Int("group", c.groups))...)
 }
 
-// byPatches multiplies the patches of X with W as a matrix.
-func (c convolution) byPatches(t *tape, in []*value) *value {
-	seen := t.patches(c.window, c.out(), t.padded(c, in[0]))
-	k, pixels := seen.dims[1], c.y[2]*c.y[3]
-	w := t.transpose(t.reshape(in[1], []int64{c.w[0], c.w[1], k / c.w[1]}), 0, 2, 1)
-	args := append([]*value{seen, t.reshape(w, []int64{c.w[0], k})}, in[2:]...)
-	y := t.emit("Gemm", in[0].dtype, []int64{seen.dims[0], c.w[0]}, args, onnx.Int("transB", 1))
-	y = t.transpose(t.reshape(y, []int64{c.x[0], pixels, c.w[0]}), 0, 2, 1)
-	return t.reshape(y, c.y[:])
-}
-
 // convInputForms are the ways to compute dX from dY and W, the default first.
 func convInputForms(c convolution) []form {
-	transposed := form{"transposed", func(t *tape, in []*value) *value { return convInputTransposed(t, c, in[0], in[1]) }}
-	var phases []form
-	if c.phased() {
-		phases = []form{{"phases", func(t *tape, in []*value) *value { return convInputPhases(t, c, in[0], in[1]) }}}
+	with := func(name string, f func(*tape, convolution, *value, *value) *value) form {
+		return form{name, func(t *tape, in []*value) *value { return f(t, c, in[0], in[1]) }}
 	}
+	transposed, phases := with("transposed", convInputTransposed), with("phases", convInputPhases)
 	for i := range 2 {
 		if c.strides[i] != 1 || c.before[i] >= c.extent(i) || c.after[i] >= c.extent(i) {
-			return append([]form{transposed}, phases...)
+			switch {
+			case c.phasesFirst():
+				return []form{phases, transposed}
+			case c.phased():
+				return []form{transposed, phases}
+			}
+			return []form{transposed}
 		}
 	}
 	// For stride 1, dX is a convolution of dY with the kernels turned round and
 	// their channels exchanged, in any of its forms.
-	back := c.back()
 	var forms []form
-	for _, f := range convForms(back) {
+	for _, f := range convForms(c.back()) {
+		if f.name == "winograd" {
+			forms = append(forms, with(f.name, convInputWinograd))
+			continue
+		}
 		forms = append(forms, form{"flipped " + f.name, func(t *tape, in []*value) *value {
 			return f.build(t, []*value{in[0], t.turned(c, in[1])})
 		}})
@@ -138,11 +137,18 @@ func convWeightForms(c convolution) []form {
 	}
 	slices, patches := with("slices", convWeightSlices), with("patches", convWeightPatches)
 	images, conv, chunks := with("images", convWeightImages), with("conv", convWeightConv), with("chunks", convWeightChunks)
+	winograd := with("winograd", convWeightWinograd)
 	switch strided := c.strides != [2]int64{1, 1}; {
 	case c.groups > 1:
 		return []form{patches}
 	case c.kernel == [2]int64{1, 1}:
 		return []form{slices, images}
+	case c.winogradFirst():
+		return []form{winograd, chunks, patches, slices, images, conv}
+	case !strided && c.x[1] <= 4:
+		return []form{images, chunks, patches, slices, conv}
+	case c.winograd():
+		return []form{chunks, patches, slices, images, conv, winograd}
 	case !strided || c.dilations != [2]int64{1, 1}:
 		return []form{chunks, patches, slices, images, conv}
 	case c.x[1] <= 4 && c.kernel[0] <= 2*c.strides[0]:

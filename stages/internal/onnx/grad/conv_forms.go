@@ -1,6 +1,10 @@
 package grad
 
-import "slices"
+import (
+	"slices"
+
+	"sela/stages/internal/onnx"
+)
 
 // Formulations of a convolution's gradients as few large products of matrices. A
 // runtime that multiplies image by image, as ONNX Runtime does, loses most of
@@ -41,36 +45,61 @@ func (c convolution) phased() bool {
 	return c.groups == 1 && c.dilations == [2]int64{1, 1} && c.x[2]%c.strides[0] == 0 && c.x[3]%c.strides[1] == 0
 }
 
+// phasesFirst says whether it is the default: where an image alone has fewer
+// pixels than channels, but all of them together have more.
+func (c convolution) phasesFirst() bool {
+	pixels := c.y[2] * c.y[3]
+	return c.phased() && c.kernel != [2]int64{1, 1} && pixels < c.x[1] && pixels*c.x[0] >= c.x[1]
+}
+
 // convInputPhases computes dX for the pixels of each phase of the stride in one
-// product of patches of dY: those of one phase meet the same taps.
+// product of patches of dY, a few images at a time: those of one phase meet the
+// same taps.
 func convInputPhases(t *tape, c convolution, dy, w *value) *value {
 	n, ch, o := c.x[0], c.x[1], c.w[0]
 	size := [2]int64{c.x[2] / c.strides[0], c.x[3] / c.strides[1]}
-	last := t.channelsLast(dy)
-	var parts []*value
+	var before, after [2]int64 // what is looked at beyond dY
+	for i := range 2 {
+		for _, p := range c.phases(i) {
+			before[i] = max(before[i], -p.from)
+			after[i] = max(after[i], p.from+size[i]+p.count-1-c.y[2+i])
+		}
+	}
+	w = t.reshape(t.transpose(t.reshape(w, []int64{o, ch, c.kernel[0] * c.kernel[1]}), 2, 0, 1), []int64{c.kernel[0], c.kernel[1], o * ch})
+	images := c.together(size[0] * size[1] * c.kernel[0] * c.kernel[1] * o)
+	dims := []int64{images, c.y[2] + before[0] + after[0], c.y[3] + before[1] + after[1], o}
+	type product struct{ table, taps *value }
+	var products []product
 	for _, p := range c.phases(0) {
 		for _, q := range c.phases(1) {
-			dims := []int64{1, n, size[0], size[1], ch}
 			if p.count == 0 || q.count == 0 {
-				parts = append(parts, t.zeros(dims))
+				products = append(products, product{})
 				continue
 			}
 			seen := window{kernel: [2]int64{p.count, q.count}, strides: [2]int64{1, 1}, dilations: [2]int64{1, 1}}
-			before := []int64{0, -p.from, -q.from, 0}
-			after := []int64{0, p.from + size[0] + p.count - 1 - c.y[2], q.from + size[1] + q.count - 1 - c.y[3], 0}
-			rows := t.patches(seen, size, t.pad(last, before, after))
+			first := (p.from+before[0])*dims[2] + q.from + before[1]
+			table := t.binary("Add", t.table(seen, size, dims), known(onnx.Int32, nil, []float64{float64(first)}))
 			// The last tap comes first, for it meets the lowest element.
-			taps := t.slices(w, []int64{2, 3}, []int64{p.first + (p.count-1)*c.strides[0], q.first + (q.count-1)*c.strides[1]},
+			taps := t.slices(w, []int64{0, 1}, []int64{p.first + (p.count-1)*c.strides[0], q.first + (q.count-1)*c.strides[1]},
 				[]int64{p.first - 1, q.first - 1}, []int64{-c.strides[0], -c.strides[1]})
-			taps = t.transpose(t.reshape(taps, []int64{o, ch, p.count * q.count}), 2, 0, 1)
-			parts = append(parts, t.reshape(t.matmul(rows, t.reshape(taps, []int64{p.count * q.count * o, ch})), dims))
+			products = append(products, product{table, t.reshape(taps, []int64{p.count * q.count * o, ch})})
 		}
 	}
-	if len(parts) == 1 {
-		return t.channelsFirst(t.reshape(parts[0], []int64{n, c.x[2], c.x[3], ch}))
+	var parts []*value
+	for _, dy := range t.split(dy, 0, slices.Repeat([]int64{images}, int(n/images))) {
+		dy = t.pad(t.channelsLast(dy), []int64{0, before[0], before[1], 0}, []int64{0, after[0], after[1], 0})
+		var each []*value
+		for _, p := range products {
+			each = append(each, t.zeros([]int64{images * size[0] * size[1], ch}))
+			if p.table != nil {
+				each[len(each)-1] = t.matmul(t.pick(dy, p.table), p.taps)
+			}
+		}
+		dx := t.reshape(t.concat(0, each...), []int64{c.strides[0], c.strides[1], images, size[0], size[1], ch})
+		dx = t.reshape(t.transpose(dx, 2, 3, 0, 4, 1, 5), []int64{images, c.x[2], c.x[3], ch})
+		parts = append(parts, t.channelsFirst(dx))
 	}
-	dx := t.reshape(t.concat(0, parts...), []int64{c.strides[0], c.strides[1], n, size[0], size[1], ch})
-	return t.reshape(t.transpose(dx, 2, 5, 3, 0, 4, 1), c.x[:])
+	return t.concat(0, parts...)
 }
 
 const (
@@ -119,4 +148,21 @@ func convWeightChunks(t *tape, c convolution, x, dy *value) *value {
 		}
 	}
 	return t.fromTaps(c, dw)
+}
+
+// byChunks multiplies the patches of X with W as a matrix, a few images at a
+// time.
+func (c convolution) byChunks(t *tape, in []*value) *value {
+	x := t.padded(c, in[0])
+	n, pixels, taps := c.y[0], c.y[2]*c.y[3], c.kernel[0]*c.kernel[1]
+	images := c.together(pixels * taps * c.x[1])
+	table := t.table(c.window, c.out(), append([]int64{images}, x.dims[1:]...))
+	w := t.transpose(t.reshape(in[1], []int64{c.w[0], c.w[1], taps}), 2, 1, 0)
+	w = t.reshape(w, []int64{taps * c.w[1], c.w[0]})
+	var parts []*value
+	for _, x := range t.split(x, 0, slices.Repeat([]int64{images}, int(n/images))) {
+		args := append([]*value{t.pick(x, table), w}, in[2:]...)
+		parts = append(parts, t.emit("Gemm", x.dtype, []int64{images * pixels, c.w[0]}, args))
+	}
+	return t.channelsFirst(t.reshape(t.concat(0, parts...), []int64{n, c.y[2], c.y[3], c.w[0]}))
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"sela/stages/internal/onnx"
@@ -110,7 +111,7 @@ func (g golden) check(t *testing.T) {
 		feeds[s.Images] = d.list(size[s.Images], func(u float64) float32 { return float32(2*u - 1) })
 		weights := d.list(int64(g.Batch), func(u float64) float32 { return float32(truth(u < 0.8)) })
 		weights[0] = 1
-		feeds[s.Weights] = weights
+		feeds[s.Weights] = slices.Repeat(weights, len(g.Heads))
 		for _, mask := range s.Masks {
 			feeds[mask.Input] = d.list(elements(mask.Dims), func(u float64) float32 { return float32(truth(u >= mask.Ratio) / (1 - mask.Ratio)) })
 		}

@@ -364,26 +364,29 @@ func poolCase(r *rand.Rand, op string) graph {
 // shapes and attributes and in every form.
 func TestGradients(t *testing.T) {
 	for op, next := range operatorCases {
-		t.Run(op, func(t *testing.T) {
-			ts := &trials{tape: newTape("trials"), feeds: map[string][]float32{}}
-			add := func(g graph, seed uint64, forms Forms) []Problem {
-				problems, err := ts.add(g, seed, forms)
-				if err != nil {
-					t.Fatalf("%v %v: %v", g, forms, err)
-				}
-				return problems
-			}
-			for i := range uint64(36) {
-				g := next(rand.New(rand.NewPCG(i, 9)))
-				for _, p := range add(g, i, nil) {
-					for _, name := range p.Forms[1:] {
-						add(g, i, Forms{p.Key: name})
-					}
-				}
-			}
-			ts.check(t)
-		})
+		t.Run(op, func(t *testing.T) { checkGradients(t, next) })
 	}
+}
+
+func checkGradients(t *testing.T, next cases) {
+	t.Helper()
+	ts := &trials{tape: newTape("trials"), feeds: map[string][]float32{}}
+	add := func(g graph, seed uint64, forms Forms) []Problem {
+		problems, err := ts.add(g, seed, forms)
+		if err != nil {
+			t.Fatalf("%v %v: %v", g, forms, err)
+		}
+		return problems
+	}
+	for i := range uint64(36) {
+		g := next(rand.New(rand.NewPCG(i, 9)))
+		for _, p := range add(g, i, nil) {
+			for _, name := range p.Forms[1:] {
+				add(g, i, Forms{p.Key: name})
+			}
+		}
+	}
+	ts.check(t)
 }
 
 // Every operator that a gradient flows through is tested.

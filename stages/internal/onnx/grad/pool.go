@@ -49,7 +49,7 @@ func maxPoolForms(w window, dims []int64) []form {
 		return t.emit("MaxUnpool", in[0].dtype, dims, []*value{in[0], in[1], knownInts(dims)},
 			onnx.Ints("kernel_shape", w.kernel[:]...), onnx.Ints("strides", w.strides[:]...))
 	}}
-	return []form{scatter, unpool}
+	return []form{unpool, scatter}
 }
 
 // maxPoolScatter adds each element of dY to where its maximum was.

@@ -77,7 +77,7 @@ func stepperSpec(step *grad.Step, w workload) ort.StepperSpec {
 	spec := ort.StepperSpec{Feeds: []ort.TensorInfo{
 		{Name: step.Images, Type: ort.Float32, Dims: []int64{batch, 3, size, size}},
 		{Name: step.Labels, Type: ort.Int64, Dims: []int64{heads, batch}},
-		{Name: step.Weights, Type: ort.Float32, Dims: []int64{batch}},
+		{Name: step.Weights, Type: ort.Float32, Dims: []int64{heads, batch}},
 		{Name: step.LearningRate, Type: ort.Float32, Dims: []int64{1}},
 	}}
 	for _, state := range step.State {
