@@ -44,7 +44,7 @@ func TestDefaults(t *testing.T) {
 		"timeouts.request": "1m", "timeouts.task": "2h", "retries.request": "5", "retries.task": "3",
 		"train.builtin.epochs": "1", "train.builtin.batch": "128", "train.builtin.seed": "0", "train.builtin.after": `""`, "train.builtin.until": "0", "train.builtin.reset_heads": "false", "train.builtin.init": `""`, "train.builtin.schedule": "cosine",
 		"train.builtin.rate": "0.03", "train.builtin.warmup": "0", "train.builtin.milestones": "[]", "train.builtin.factor": "0.1", "train.builtin.momentum": "0.9",
-		"train.builtin.nesterov": "false", "train.builtin.weight_decay": "1e-05", "train.builtin.decay_all": "false", "train.builtin.clip": "0", "train.builtin.scale": "[0.08, 1]",
+		"train.builtin.nesterov": "false", "train.builtin.frozen": "[]", "train.builtin.weight_decay": "1e-05", "train.builtin.decay_all": "false", "train.builtin.clip": "0", "train.builtin.scale": "[0.08, 1]",
 		"train.builtin.ratio": "[0.75, 1.3333333333333333]", "train.builtin.flip": "0.5", "train.builtin.jitter": "[0.4, 0.4, 0.4, 0.4]", "train.builtin.grayscale": "0.2", "train.builtin.rotate": "0",
 		"train.builtin.rotation_head": "false", "train.builtin.held_out": "0.02", "train.builtin.checkpoint": "10m", "train.builtin.forms": "fixed", "train.builtin.threads": "0",
 		"loop.start": "model", "loop.calibrate": "1024", "loop.schedule": "even", "loop.power": "2", "loop.stop_churn": "0", "loop.truth": `""`,
@@ -93,6 +93,7 @@ func TestTemplateRoundTrip(t *testing.T) {
 			j.Train.Type, j.Train.Command = "command", []string{"sh", "-c", "echo '{manifest}' | mail"}
 			j.Train.Builtin.Nesterov, j.Train.Builtin.Schedule, j.Train.Builtin.Epochs = true, "steps", 90
 			j.Train.Builtin.Milestones, j.Train.Builtin.Init = []float64{30, 60.5}, "/models/trunk.onnx"
+			j.Train.Builtin.Frozen = []string{"layer[12].*", "position"}
 			j.Keep.LogProbs = "12"
 			j.Solve.Method, j.Solve.From = "fixed", "20260102t030405z-abcdef"
 		},
@@ -200,6 +201,7 @@ func TestJobErrors(t *testing.T) {
 		{required + "train: {builtin: {momentum: 1}}\n", "line 5: train.builtin.momentum is 1"},
 		{required + "train: {builtin: {momentum: 0, nesterov: true}}\n", "line 5: train.builtin.nesterov needs a momentum"},
 		{required + "train: {builtin: {weight_decay: -1}}\n", "line 5: train.builtin.weight_decay is -1"},
+		{required + "train: {builtin: {frozen: [conv1.*, 'layer[']}}\n", "line 5: train.builtin.frozen has \"layer[\""},
 		{required + "train: {builtin: {clip: .inf}}\n", "line 5: train.builtin.clip is +Inf"},
 		{required + "train: {builtin: {scale: [0.5, 0.2]}}\n", "line 5: train.builtin.scale is [0.5 0.2]"},
 		{required + "train: {builtin: {ratio: [0, 1]}}\n", "line 5: train.builtin.ratio is [0 1]"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 )
@@ -25,6 +26,7 @@ type Builtin struct {
 	Factor      float64   `yaml:"factor" json:"factor" doc:"schedule steps: what the rate is multiplied by at each milestone"`
 	Momentum    float64   `yaml:"momentum" json:"momentum" doc:"of stochastic gradient descent: [0, 1)"`
 	Nesterov    bool      `yaml:"nesterov" json:"nesterov" doc:"Nesterov's momentum"`
+	Frozen      []string  `yaml:"frozen" json:"frozen" doc:"names of the network's tensors that are not trained, or patterns such as layer1.*: a part of the trunk, a fixed position embedding"`
 	WeightDecay float64   `yaml:"weight_decay" json:"weight_decay" doc:"added to the gradient times the weight"`
 	DecayAll    bool      `yaml:"decay_all" json:"decay_all" doc:"weight decay on biases and normalisation layers too"`
 	Clip        float64   `yaml:"clip" json:"clip" doc:"most the norm of all gradients together may be; 0 = no limit"`
@@ -101,6 +103,11 @@ func (b *Builtin) check(bad func(string, string, ...any), oneOf func(string, str
 	below("momentum", b.Momentum, 0, 1)
 	if b.Nesterov && b.Momentum == 0 {
 		bad(section+"nesterov", "needs a momentum above 0")
+	}
+	for _, pattern := range b.Frozen {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			bad(section+"frozen", "has %q, which is no name or pattern", pattern)
+		}
 	}
 	notNegative("weight_decay", b.WeightDecay)
 	notNegative("clip", b.Clip)

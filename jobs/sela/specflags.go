@@ -29,6 +29,8 @@ func specFlags(f *pflag.FlagSet, spec *pipeline.Builtin) {
 			f.BoolVar(p, name, *p, doc)
 		case *string:
 			f.StringVar(p, name, *p, doc)
+		case *[]string:
+			f.StringSliceVar(p, name, *p, doc)
 		case *[]float64:
 			f.Float64SliceVar(p, name, *p, doc)
 		case *pipeline.Duration:

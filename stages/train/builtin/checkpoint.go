@@ -126,10 +126,29 @@ func save(path string, h header, values [][]float32) error {
 	})
 }
 
+// unfinished is what the names of files that [replace] writes begin with.
+func unfinished(path string) string { return "." + filepath.Base(path) + "-" }
+
+// tidy removes from dir what a process that was killed left half written.
+func tidy(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return pipeline.BadConfig(err)
+	}
+	for _, e := range list {
+		for _, file := range []string{CheckpointFile, MetricsFile} {
+			if strings.HasPrefix(e.Name(), unfinished(file)) {
+				err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return pipeline.BadConfig(err)
+}
+
 // replace writes a file beside path, makes it durable and gives it path's name.
 func replace(path string, write func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	f, err := os.CreateTemp(dir, unfinished(path)+"*")
 	if err != nil {
 		return err
 	}

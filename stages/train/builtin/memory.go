@@ -120,11 +120,11 @@ func (m memory) fits(batch int, limit int64) error {
 	if limit == 0 || m.total() <= limit {
 		return nil
 	}
-	return m.tooLarge(batch, limit, fmt.Errorf("needs about %s of memory, this machine has %s", mebibytes(m.total()), mebibytes(limit)))
+	return m.tooLarge(batch, limit, "a batch of %d would fit", fmt.Errorf("needs about %s of memory, this machine has %s", mebibytes(m.total()), mebibytes(limit)))
 }
 
-// tooLarge says what batch would fit in limit bytes.
-func (m memory) tooLarge(batch int, limit int64, err error) error {
+// tooLarge gives as advice, in such words, the batch that would fit in limit bytes.
+func (m memory) tooLarge(batch int, limit int64, advice string, err error) error {
 	fit := int64(0)
 	if free := limit - m.State; free > 0 && m.Activations > 0 {
 		fit = int64(float64(batch) * float64(free) / float64(m.Activations))
@@ -134,11 +134,21 @@ func (m memory) tooLarge(batch int, limit int64, err error) error {
 	if fit > 8 {
 		fit -= fit % 8
 	}
-	advice := fmt.Sprintf("a batch of %d would fit (train.builtin.batch)", fit)
-	if fit < 1 {
+	if advice = fmt.Sprintf(advice+" (train.builtin.batch)", fit); fit < 1 {
 		advice = "no batch would fit: use a smaller network or a larger machine"
 	}
 	return pipeline.BadConfig(fmt.Errorf("a training step of %d images %w; %s", batch, err, advice))
+}
+
+// ranOut says what batch would fit where the runtime ran out of memory though
+// limit, 0 if unknown, seemed to hold the step: other processes and the kernels
+// took the rest. How much that is shows in nothing but the failure, so half of
+// what did not fit is advised.
+func (m memory) ranOut(batch int, limit int64, err error) error {
+	if half := m.State + m.Activations/2; limit == 0 || limit > half {
+		limit = half
+	}
+	return m.tooLarge(batch, limit, "try a batch of %d", fmt.Errorf("needs more memory than there is (about %s): %w", mebibytes(m.total()), err))
 }
 
 // exhausted tells whether an error of the runtime says that memory gave out.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -35,6 +36,9 @@ func (t *trainer) start(ctx context.Context) error {
 	}
 	if err := os.MkdirAll(t.dir, 0o755); err != nil {
 		return pipeline.BadConfig(err)
+	}
+	if err := tidy(t.dir); err != nil {
+		return err
 	}
 	if t.source, err = t.open(t.step.Masks); err != nil {
 		return err
@@ -126,9 +130,26 @@ func (t *trainer) differentiate(forms grad.Forms) error {
 	if t.classes > 0 {
 		o.Loss = grad.Binary
 	}
+	matched := make([]bool, len(t.spec.Frozen))
+	o.Frozen = func(name string) (frozen bool) {
+		for i, pattern := range t.spec.Frozen {
+			if ok, _ := path.Match(pattern, name); ok { // patterns were checked
+				matched[i], frozen = true, true
+			}
+		}
+		return frozen
+	}
 	var err error
-	t.step, err = grad.NewStep(t.shaped, o)
-	return pipeline.BadConfig(err)
+	if t.step, err = grad.NewStep(t.shaped, o); err != nil {
+		if errors.Is(err, grad.ErrUnreached) {
+			err = fmt.Errorf("%w; name it in train.builtin.frozen", err)
+		}
+		return pipeline.BadConfig(err)
+	}
+	if i := slices.Index(matched, false); i >= 0 {
+		return pipeline.BadConfig(fmt.Errorf("train.builtin.frozen: the network trains nothing named %q (its tensors' names are those of its file's initialisers)", t.spec.Frozen[i]))
+	}
+	return nil
 }
 
 // outputs is the number of heads that are trained.
@@ -176,7 +197,7 @@ func describe(clusters []int) string {
 // explain says what batch would fit where memory gave out.
 func (t *trainer) explain(err error) error {
 	if exhausted(err) {
-		return t.estimate.tooLarge(t.spec.Batch, t.memory, fmt.Errorf("needs more memory than there is (about %s): %w", mebibytes(t.estimate.total()), err))
+		return t.estimate.ranOut(t.spec.Batch, t.memory, err)
 	}
 	if errors.Is(err, ort.ErrModel) || errors.Is(err, ort.ErrProvider) {
 		return pipeline.BadConfig(err)

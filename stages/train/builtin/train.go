@@ -133,7 +133,7 @@ func Check(job *pipeline.Job, d *extract.Design) error {
 
 func checkKind(d *extract.Design) error {
 	if d.Kind == onnx.Probabilities {
-		return pipeline.BadConfig(errors.New("model.kind is probabilities: train a network that puts out logits"))
+		return pipeline.BadConfig(errors.New("model.kind is probabilities: train a network that puts out logits, or replace the heads (sela model heads, sela train --replace-heads)"))
 	}
 	return nil
 }

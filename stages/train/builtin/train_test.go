@@ -368,7 +368,7 @@ func TestCheck(t *testing.T) {
 		"model.kind is probabilities": {Kind: onnx.Probabilities},
 		"is not float32":              {DType: onnx.Uint8},
 		"fixed batch":                 {Batch: 5},
-		"want float32 [128 K]":        {Stacked: true, Clusters: []int{3, 3}},
+		"several heads in one: give each an output of its own, or replace the heads": {Stacked: true, Clusters: []int{3, 3}},
 	} {
 		err := Check(job, design(bad))
 		if pipeline.ClassOf(err) != pipeline.Config || err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "train.type builtin") {

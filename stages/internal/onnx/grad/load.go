@@ -71,6 +71,8 @@ func (l *loader) load(input string, heads []string) (images *value, logits []*va
 		switch {
 		case v == nil:
 			fail("output %q: %w: no node makes it", h, ErrUnsupported)
+		case len(v.dims) == 3:
+			fail("output %q: %w: it is %v %v, several heads in one: give each an output of its own, or replace the heads", h, ErrUnsupported, v.dtype, v.dims)
 		case v.dtype != onnx.Float32 || len(v.dims) != 2 || v.dims[0] != l.batch || v.dims[1] < 1:
 			fail("output %q: %w: it is %v %v, want float32 [%d K] (a model exported for one size of batch keeps it)", h, ErrUnsupported, v.dtype, v.dims, l.batch)
 		}

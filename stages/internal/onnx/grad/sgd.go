@@ -44,7 +44,7 @@ func (t *tape) update(o SGD, parameters []parameter, rate *value) {
 	grads := make([]*value, len(parameters))
 	for i, p := range parameters {
 		if grads[i] = t.gradient(p.value); grads[i] == nil {
-			fail("initialiser %q: %w: no gradient flows back to it; freeze it", p.name, ErrUnsupported)
+			fail("initialiser %q: %w: %w", p.name, ErrUnsupported, ErrUnreached)
 		}
 	}
 	var clip *value

@@ -12,6 +12,10 @@ import (
 // trained: an operator, an attribute, a shape that depends on the images.
 var ErrUnsupported = errors.New("cannot be trained")
 
+// ErrUnreached is wrapped where no gradient flows back to a parameter, which has
+// to be frozen.
+var ErrUnreached = errors.New("no gradient flows back to it")
+
 // The operator sets whose operators mean what this package takes them to mean.
 const (
 	oldestOpset = 7
