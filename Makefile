@@ -19,7 +19,7 @@ endif
 ##@ Use
 
 .PHONY: run
-run: build onnxruntime ## Run the whole pipeline on a small demo: letters without labels (about a minute)
+run: build onnxruntime ## Label letters that nobody labelled and learn from the labels, in four rounds (two minutes)
 	@jobs/demo/run.sh $(BUILD) $(DEMO)
 
 .PHONY: build
@@ -45,6 +45,11 @@ test: onnxruntime ## Run every test, with the race detector (under 10 minutes)
 .PHONY: test-reference
 test-reference: build onnxruntime $(BUILD)/venv/.ready ## Label CIFAR-10's test images; check against NumPy, pyarrow, pandas and DuckDB
 	@jobs/sela/testdata/reference.sh $(BUILD) $(SHARED)
+
+.PHONY: test-training
+test-training: build onnxruntime $(BUILD)/train-venv/.ready ## Check whole networks' training steps against PyTorch, and train its exports
+	@SELA_REQUIRE_ORT=1 SELA_PYTORCH=$(abspath $(BUILD)/train-venv/bin/python) $(GO) test -run NetworksAgainstPyTorch -timeout 15m ./stages/internal/onnx/grad
+	@jobs/sela/testdata/training.sh $(BUILD) $(SHARED) $(BUILD)/train-venv/bin/python
 
 .PHONY: lint
 lint: ## Check formatting and vet
@@ -78,6 +83,11 @@ bench-images: $(if $(ARGS),,$(BUILD)/images-venv/.ready) ## Measure decode, resi
 bench-train: onnxruntime $(if $(ARGS),,$(BUILD)/train-venv/.ready) ## Measure a step of training next to PyTorch, 10 minutes (ARGS=-quick: small, ARGS=-h: options)
 	@$(GO) build -trimpath -o $(BUILD)/bench-train ./stages/train/builtin/bench
 	@$(BUILD)/bench-train -json $(BUILD)/bench-train.json $(ARGS)
+
+.PHONY: results
+results: build onnxruntime ## Train and measure rows of the results on CIFAR-10, a quarter of an hour each (ROW=sela SEED=0; ROW=list, ROW=table)
+	@$(GO) build -trimpath -o $(BUILD)/results ./jobs/results
+	@$(BUILD)/results $(or $(ROW),list) $(if $(SEED),--seed $(SEED)) --data $(SHARED)/cifar10 $(ARGS)
 
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
