@@ -39,8 +39,14 @@ libjpeg: ## Get libjpeg-turbo for the next build: JPEG exactly as Pillow, and fa
 
 .PHONY: test
 test: onnxruntime ## Run every test, with the race detector (under 10 minutes)
-	@SELA_REQUIRE_ORT=1 $(GO) test -race -timeout 15m ./...
-	@$(GO) test ./sinkhorn # the largest comparisons with the reference are too slow for the race detector
+	@SELA_REQUIRE_ORT=1 $(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /jobs/sela$$)
+	@# The command's tests run it some hundred times (test-command has the race detector on them), and
+	@# the largest comparisons of the solver with the reference are too slow for it.
+	@SELA_REQUIRE_ORT=1 $(GO) test ./jobs/sela ./sinkhorn
+
+.PHONY: test-command
+test-command: onnxruntime ## Run the tests of the command with the race detector
+	@SELA_REQUIRE_ORT=1 $(GO) test -race -timeout 20m ./jobs/sela
 
 .PHONY: test-reference
 test-reference: build onnxruntime $(BUILD)/venv/.ready ## Label CIFAR-10's test images; check against NumPy, pyarrow, pandas and DuckDB

@@ -73,7 +73,7 @@ func TestEvaluate(t *testing.T) {
 	r.testSplit()
 	r.want(0, "run", "job.yaml", "--run-id", "one")
 	args := []string{"evaluate", "job.yaml", "--test", "test", "--truth", "truth.csv", "--labels", "one", "--heads", "--probe", "--layers", "conv4",
-		"--features", "features", "--features", "conv4", "--pool", "2", "--limit", "120", "--baselines", "pixels,untrained", "--model", "mine=" + filepath.Join(fixture.dir, "model.onnx")}
+		"--features", "features", "--features", "conv4", "--pool", "2", "--baselines", "pixels,untrained", "--model", "mine=" + filepath.Join(fixture.dir, "model.onnx")}
 	out := r.want(0, append(args, "--out", "a")...)
 
 	knn, linear := evaluated(t, r.path("a/evaluation.parquet"), "knn"), evaluated(t, r.path("a/evaluation.parquet"), "linear")

@@ -139,9 +139,6 @@ func place(key, member string) string {
 	return fmt.Sprintf("%q in %q", member, key)
 }
 
-// Name is what the source is called: [Folders], or the table's path or URL.
-func (s *Source) Name() string { return s.name }
-
 // Class returns the name of an image's class; ok is false where it has none.
 func (s *Source) Class(key, member string) (name string, ok bool) {
 	if s.classes != nil {

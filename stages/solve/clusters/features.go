@@ -129,9 +129,6 @@ func (f *Features) Close() error {
 	return errors.Join(errs...)
 }
 
-// Width returns the number of columns of a row.
-func (f *Features) Width() int { return f.width }
-
 // Held tells whether all rows are in memory.
 func (f *Features) Held() bool { return f.held != nil }
 
