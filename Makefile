@@ -53,7 +53,7 @@ test-reference: build onnxruntime $(BUILD)/venv/.ready ## Label CIFAR-10's test 
 	@jobs/sela/testdata/reference.sh $(BUILD) $(SHARED)
 
 .PHONY: test-training
-test-training: build onnxruntime $(BUILD)/train-venv/.ready ## Check whole networks' training steps against PyTorch, and train its exports
+test-training: build onnxruntime $(BUILD)/train-venv/.ready ## Check whole networks' training steps against PyTorch, and train its exports (needs Python 3.10: PYTHON310=…)
 	@SELA_REQUIRE_ORT=1 SELA_PYTORCH=$(abspath $(BUILD)/train-venv/bin/python) $(GO) test -run NetworksAgainstPyTorch -timeout 15m ./stages/internal/onnx/grad
 	@jobs/sela/testdata/training.sh $(BUILD) $(SHARED) $(BUILD)/train-venv/bin/python
 
