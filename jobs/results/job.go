@@ -22,12 +22,14 @@ train:
   type: builtin
   builtin: {` + training + `}
 loop: {truth: folders}
-local: {dir: local}
+{{with .Providers}}runtime: {providers: [{{.}}]}
+{{end}}local: {dir: local}
 `))
 
 // job is what a row's job file says.
 type job struct {
 	Name, Data, Only, Method, Balance string
+	Providers                         string // separated by commas; "" is the default
 	Lambda                            float64
 	Epochs, Rounds                    int
 	Seed                              int
@@ -39,10 +41,13 @@ func (j *job) yaml() (string, error) {
 	return b.String(), err
 }
 
-// jobOf returns the job of a row on so many images: as many epochs as come
-// nearest to the budget, each a round of its own unless labels are made once.
-func jobOf(r *row, images, budget int64, seed int) job {
-	epochs := max(1, int(math.Round(float64(budget)*cmp.Or(r.budget, 1)/float64(images))))
+// jobOf returns the job of a row on so many images: so many epochs, or where that
+// is 0 as many as come nearest to the budget, each a round of its own unless
+// labels are made once.
+func jobOf(r *row, images, budget int64, epochs, seed int) job {
+	if epochs == 0 {
+		epochs = max(1, int(math.Round(float64(budget)*cmp.Or(r.budget, 1)/float64(images))))
+	}
 	j := job{Name: r.name, Method: r.method, Balance: r.balance, Lambda: r.lambda, Epochs: 1, Rounds: epochs, Seed: seed}
 	if r.once {
 		j.Epochs, j.Rounds = epochs, 1

@@ -50,6 +50,8 @@ func main() {
 	f.StringVar(&s.work, "work", ".results", "folder of networks, runs and checkpoints")
 	f.StringVar(&s.out, "out", "jobs/results/cifar10", "folder of the CSV files")
 	f.Int64Var(&s.budget, "budget", 300_000, "images that every row trains on")
+	f.IntVar(&s.epochs, "epochs", 0, "epochs, in place of what the budget gives")
+	f.StringVar(&s.providers, "providers", "", "execution providers, as runtime.providers of a job: cuda,cpu")
 	root.Flags().IntSliceVar(&seeds, "seed", []int{0}, "seeds: of the network and of the training, the same for every row")
 	root.AddCommand(
 		&cobra.Command{Use: "list", Short: "Print the rows, and which have figures", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return s.list(cmd.OutOrStdout()) }},
@@ -65,6 +67,8 @@ func main() {
 type settings struct {
 	sela, data, work, out string
 	budget                int64
+	epochs                int
+	providers             string
 	machine               string
 }
 

@@ -35,8 +35,8 @@ func TestRowsAreSound(t *testing.T) {
 
 func TestJobsParse(t *testing.T) {
 	for _, r := range rows {
-		j := jobOf(&r, 50_000, 300_000, 3)
-		j.Data, j.Only = "/data", "only.csv"
+		j := jobOf(&r, 50_000, 300_000, 0, 3)
+		j.Data, j.Only, j.Providers = "/data", "only.csv", "cuda,cpu"
 		if j.Method == "" {
 			j.Method = "lists"
 		}
@@ -48,7 +48,7 @@ func TestJobsParse(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v in\n%s", r.name, err, text)
 		}
-		if b := parsed.Train.Builtin; b.Seed != 3 || b.Rate != 0.1 || b.Warmup != 0.02 || parsed.Images.Only != "/dir/only.csv" {
+		if b := parsed.Train.Builtin; b.Seed != 3 || b.Rate != 0.1 || b.Warmup != 0.02 || parsed.Images.Only != "/dir/only.csv" || len(parsed.Runtime.Providers) != 2 {
 			t.Errorf("%s: %+v", r.name, b)
 		}
 	}
@@ -67,7 +67,7 @@ func TestEveryRowHasTheSameBudget(t *testing.T) {
 		{row{method: "kmeans"}, 27_500, 1, 11},
 		{row{method: "lists"}, 1_000_000, 1, 1},
 	} {
-		if j := jobOf(&c.r, c.images, 300_000, 0); j.Epochs != c.epochs || j.Rounds != c.rounds {
+		if j := jobOf(&c.r, c.images, 300_000, 0, 0); j.Epochs != c.epochs || j.Rounds != c.rounds {
 			t.Errorf("%+v of %d images: %d epochs in %d rounds, want %d in %d", c.r, c.images, j.Epochs, j.Rounds, c.epochs, c.rounds)
 		}
 	}

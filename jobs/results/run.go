@@ -78,8 +78,8 @@ func (s *settings) prepare(ctx context.Context, r *row, seed int) (*measured, er
 			return nil, err
 		}
 	}
-	m.job = jobOf(r, int64(len(all)), s.budget, seed)
-	m.job.Data, m.job.Only = data, only
+	m.job = jobOf(r, int64(len(all)), s.budget, s.epochs, seed)
+	m.job.Data, m.job.Only, m.job.Providers = data, only, s.providers
 	version, err := exec.CommandContext(ctx, s.sela, "--version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s --version: %w (build it with: make build)", s.sela, err)
@@ -162,6 +162,9 @@ func (m *measured) transfer(ctx context.Context) error {
 		args := []string{"train", "--labels", labels, "--arch", cmp.Or(m.row.arch, "resnet-s"), "--out", out, "--local", m.path("local"),
 			"--epochs", fmt.Sprint(epochs), "--seed", fmt.Sprint(m.seed), "--schedule", "cosine", "--rate", "0.1", "--warmup", "0.02", "--weight-decay", "5e-4",
 			"--scale", "0.2,1", "--jitter", "0.4,0.4,0.4,0.4", "--grayscale", "0.2"}
+		if m.providers != "" {
+			args = append(args, "--providers", m.providers)
+		}
 		if m.row.rotation {
 			args = append(args, "--rotation-head")
 		}

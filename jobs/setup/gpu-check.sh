@@ -1,35 +1,12 @@
 #!/usr/bin/env bash
-# For a machine with an NVIDIA GPU: gets ONNX Runtime's CUDA build and the CUDA
-# libraries it needs (as Python packages, unpacked, not installed), and compares
-# CUDA with the CPU: log-probabilities, labels of a whole run, images normalised
-# on the device, an epoch of training, determinism, signals, and images per second; the solver's passes
-# and solves, and their entries per second against the bandwidth of the device's
-# memory. With --get it only gets them.
+# On a machine with an NVIDIA GPU, through gpu.sh: compares CUDA with the CPU:
+# log-probabilities, labels of a whole run, images normalised on the device, an
+# epoch of training, determinism, signals, and images per second; the solver's
+# passes and solves, and their entries per second against the bandwidth of the
+# device's memory.
 set -euo pipefail
-build=$(mkdir -p "${1:-.build}" && realpath "${1:-.build}")
-only=${2:-}
-version=1.24.4
-gpu=$build/gpu
+build=$(realpath "${1:-.build}")
 cd "$(dirname "$0")/../.."
-
-if [ ! -f "$gpu/ready" ]; then
-	rm -rf "$gpu" && mkdir -p "$gpu/wheels"
-	# The CUDA 12 line; an installed CUDA of that line serves as well.
-	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -d "$gpu/wheels" \
-		"onnxruntime-gpu==$version" nvidia-cudnn-cu12 nvidia-cublas-cu12 nvidia-cuda-runtime-cu12 nvidia-cufft-cu12 \
-		nvidia-curand-cu12 nvidia-cuda-nvrtc-cu12 nvidia-nvjitlink-cu12
-	for wheel in "$gpu"/wheels/*.whl; do
-		python3 -m zipfile -e "$wheel" "$gpu/site"
-	done
-	rm -rf "$gpu/wheels"
-	touch "$gpu/ready"
-fi
-[ "$only" = --get ] && exit 0
-command -v nvidia-smi >/dev/null || { echo "gpu-check: no NVIDIA GPU here (nvidia-smi is missing)" >&2; exit 78; }
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-SELA_ONNXRUNTIME=$(echo "$gpu"/site/onnxruntime/capi/libonnxruntime.so.*)
-LD_LIBRARY_PATH=$(find "$gpu/site/nvidia" -maxdepth 2 -name lib -printf '%p:')${LD_LIBRARY_PATH:-}
-export SELA_ONNXRUNTIME LD_LIBRARY_PATH SELA_GPU=1
 
 make build
 "$build/sela" doctor || true # says what is there; TensorRT need not be

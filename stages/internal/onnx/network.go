@@ -41,6 +41,7 @@ var architectures = map[string]architecture{
 	"alexnet-s":     {32, anySize, alexnetS},
 	"resnet-s":      {32, anySize, resnetS},
 	"resnet-18":     {224, anySize, resnet18},
+	"resnet-18-s":   {32, anySize, resnet18S},
 	"resnet-50":     {224, anySize, resnet50},
 }
 
@@ -63,6 +64,8 @@ func Networks() []string { return slices.Sorted(maps.Keys(architectures)) }
 //   - resnet-18 and resnet-50, for 224 pixels: He et al. 2016 (arXiv 1512.03385,
 //     table 1), the blocks of resnet-50 with their stride in the 3×3 convolution;
 //     conv1 … conv5, D = 512 and 2048. Parameters are named as in torchvision.
+//   - resnet-18-s, for 32 pixels: resnet-18 that begins with a 3×3 convolution of
+//     stride 1 and no pool, as is usual for CIFAR (32, 16, 8 and 4 pixels).
 //   - alexnet-big and alexnet-small, for 224 pixels: Krizhevsky et al. 2012 with
 //     BatchNormalization after each convolution, as in the reference
 //     implementation of self-labelling (Asano et al. 2020): five convolutions to

@@ -23,7 +23,7 @@ func network(t testing.TB, name string, o onnx.NetworkOptions) *onnx.Model {
 }
 
 func TestNetworks(t *testing.T) {
-	if got, want := onnx.Networks(), []string{"alexnet-big", "alexnet-s", "alexnet-small", "resnet-18", "resnet-50", "resnet-s"}; !slices.Equal(got, want) {
+	if got, want := onnx.Networks(), []string{"alexnet-big", "alexnet-s", "alexnet-small", "resnet-18", "resnet-18-s", "resnet-50", "resnet-s"}; !slices.Equal(got, want) {
 		t.Errorf("networks %q, want %q", got, want)
 	}
 	for _, c := range []struct {
@@ -34,6 +34,9 @@ func TestNetworks(t *testing.T) {
 		// torchvision's resnet18 has 11,689,512 parameters with 1,000 classes.
 		{"resnet-18", onnx.NetworkOptions{Heads: 1, Clusters: 1000},
 			"[images float32 [N 3 224 224]] [head_0 float32 [N 1000]] 11689512 [{BatchNormalization 20} {Conv 20} {Relu 17} {Add 8} {Flatten 1} {Gemm 1} {GlobalAveragePool 1} {MaxPool 1}] conv1 [N 64 112 112] conv2 [N 64 56 56] conv3 [N 128 28 28] conv4 [N 256 14 14] conv5 [N 512 7 7] features [N 512]"},
+		// The usual ResNet-18 for CIFAR-10 has 11,173,962.
+		{"resnet-18-s", onnx.NetworkOptions{Heads: 1, Clusters: 10},
+			"[images float32 [N 3 32 32]] [head_0 float32 [N 10]] 11173962 [{BatchNormalization 20} {Conv 20} {Relu 17} {Add 8} {Flatten 1} {Gemm 1} {GlobalAveragePool 1}] conv1 [N 64 32 32] conv2 [N 64 32 32] conv3 [N 128 16 16] conv4 [N 256 8 8] conv5 [N 512 4 4] features [N 512]"},
 		// 23,454,912 in torchvision's resnet50 convolutions, 53,120 in its
 		// normalisation, 2,049,000 in 1,000 classes.
 		{"resnet-50", onnx.NetworkOptions{Heads: 1, Clusters: 1000},
@@ -208,7 +211,7 @@ func TestNetworkRefuses(t *testing.T) {
 		change(&o)
 		return o
 	}
-	if _, err := onnx.NewNetwork("vgg", good); err == nil || !strings.Contains(err.Error(), "resnet-18, resnet-50, resnet-s") {
+	if _, err := onnx.NewNetwork("vgg", good); err == nil || !strings.Contains(err.Error(), "resnet-18, resnet-18-s, resnet-50, resnet-s") {
 		t.Errorf("unknown network: %v", err)
 	}
 	for want, o := range map[string]onnx.NetworkOptions{

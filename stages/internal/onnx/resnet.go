@@ -17,6 +17,13 @@ func resnet18(n *network, x activation) (string, int64) {
 	return resnet(n, x, (*network).basicBlock, [4]int{2, 2, 2, 2})
 }
 
+// resnet18S is resnet18 with a beginning for small images.
+func resnet18S(n *network, x activation) (string, int64) {
+	x = n.conv(x, "conv1", 64, 3, 1)
+	x = n.stage(n.relu(n.batchNorm(x, "bn1"), "conv1"))
+	return n.stages(x, (*network).basicBlock, [4]int{2, 2, 2, 2})
+}
+
 // resnet50 is the network of 50 layers of He et al. 2016, with the stride of a
 // stage in its first 3×3 convolution (and not in the 1×1 before it), as
 // torchvision has it.
@@ -28,11 +35,16 @@ func resnet50(n *network, x activation) (string, int64) {
 // name; its parameters' names begin with prefix.
 type block func(n *network, x activation, prefix, name string, width, stride int64) activation
 
-// resnet adds the stem for large images and four stages of so many blocks.
+// resnet adds the beginning for large images and four stages of so many blocks.
 func resnet(n *network, x activation, b block, blocks [4]int) (string, int64) {
 	x = n.conv(x, "conv1", 64, 7, 2)
 	x = n.stage(n.relu(n.batchNorm(x, "bn1"), "conv1"))
-	x = n.maxPool(x, "maxpool.out", window{3, 2, 1})
+	return n.stages(n.maxPool(x, "maxpool.out", window{3, 2, 1}), b, blocks)
+}
+
+// stages adds four stages of so many blocks, each of half the height and width and
+// twice the channels of the one before.
+func (n *network) stages(x activation, b block, blocks [4]int) (string, int64) {
 	for i, count := range blocks {
 		x = n.residual(x, b, i+1, count, 64<<i, int64(min(i+1, 2)))
 	}
