@@ -97,7 +97,13 @@ results: build onnxruntime ## Train and measure rows of the results on CIFAR-10,
 
 .PHONY: gpu-check
 gpu-check: ## On a machine with an NVIDIA GPU: get the CUDA runtime and compare it with the CPU
-	@jobs/setup/gpu-check.sh $(BUILD)
+	@mkdir -p $(BUILD)
+	@jobs/setup/gpu.sh $(BUILD) jobs/setup/gpu-check.sh $(BUILD)
+
+.PHONY: gpu-cifar10
+gpu-cifar10: build ## There: train ResNet-18 [128×10] on CIFAR-10 and measure it (EPOCHS=100, the paper has 400); goes on where it was stopped
+	@$(GO) build -trimpath -o $(BUILD)/results ./jobs/results
+	@jobs/setup/gpu.sh $(BUILD) $(BUILD)/results resnet-18 --epochs $(or $(EPOCHS),400) --providers cuda,cpu --data $(SHARED)/cifar10 $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built, and the demo
