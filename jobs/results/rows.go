@@ -12,6 +12,7 @@ type row struct {
 	lambda      float64 // 0: the default
 	balance     string  // solve.balance; "" is none
 	temperature float64
+	scale, hue  float64 // the smallest crop and the turn of hues; 0: 0.2 and 0.4
 	// once makes labels a single time, before training; else they are made again
 	// after each epoch.
 	once bool
@@ -65,5 +66,6 @@ var shares = map[string]func(class, classes int) float64{
 		}
 		return 1
 	}, // truck is the last
+	"half":  func(int, int) float64 { return 0.5 },
 	"heavy": func(class, classes int) float64 { return 1 - float64(class)/float64(classes) },
 }

@@ -88,12 +88,16 @@ func (s *settings) prepare(ctx context.Context, r *row, seed int) (*measured, er
 	if m.job.Method == "" {
 		m.job.Method = "lists" // the job of what trains nothing, or elsewhere
 	}
-	text, err := m.job.yaml()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(m.path("job.yaml"), []byte(text), 0o644); err != nil {
-		return nil, err
+	whole := m.job
+	whole.Only = ""
+	for name, j := range map[string]job{"job.yaml": m.job, "evaluate.yaml": whole} {
+		text, err := j.yaml()
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(m.path(name), []byte(text), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := os.Stat(m.path("model.onnx")); err == nil {
 		return m, nil
@@ -140,7 +144,7 @@ func (m *measured) loop(ctx context.Context) error {
 		total += seconds[stage]
 	}
 	m.add(epochs, "minutes", total/60, nil)
-	return m.evaluate(ctx, epochs, "--model", "network="+end.Model, "--probe", "--labels", end.Run)
+	return m.inspect(ctx, epochs, end.Model, "--labels", end.Run)
 }
 
 // loopID is part of the runs' names, and so of what other rows train on.
@@ -159,9 +163,9 @@ func (m *measured) transfer(ctx context.Context) error {
 	}
 	for until := first; until <= epochs; until++ {
 		out := m.path(fmt.Sprintf("epoch-%02d", until))
-		args := []string{"train", "--labels", labels, "--arch", cmp.Or(m.row.arch, "resnet-s"), "--out", out, "--local", m.path("local"),
-			"--epochs", fmt.Sprint(epochs), "--seed", fmt.Sprint(m.seed), "--schedule", "cosine", "--rate", "0.1", "--warmup", "0.02", "--weight-decay", "5e-4",
-			"--scale", "0.2,1", "--jitter", "0.4,0.4,0.4,0.4", "--grayscale", "0.2"}
+		spec := m.job
+		spec.Epochs = epochs
+		args := append([]string{"train", "--labels", labels, "--arch", cmp.Or(m.row.arch, "resnet-s"), "--out", out, "--local", m.path("local")}, spec.trainingFlags()...)
 		if m.providers != "" {
 			args = append(args, "--providers", m.providers)
 		}
@@ -181,11 +185,11 @@ func (m *measured) transfer(ctx context.Context) error {
 		if took := time.Since(start); !m.row.each { // of a resumed training only its end
 			m.add(until, "minutes", took.Minutes(), nil)
 		}
-		evaluation := []string{"--model", "network=" + filepath.Join(out, "model.onnx")}
+		network := filepath.Join(out, "model.onnx")
 		if until == epochs {
-			evaluation = append(evaluation, "--probe")
+			return m.inspect(ctx, until, network)
 		}
-		if err := m.evaluate(ctx, until, evaluation...); err != nil {
+		if err := m.evaluate(ctx, until, "", "--model", "network="+network); err != nil {
 			return err
 		}
 	}
@@ -216,13 +220,23 @@ func (m *measured) labels() (string, error) {
 // baseline measures what needs no training.
 func (m *measured) baseline(ctx context.Context) error {
 	if m.row.heads == 0 {
-		return m.evaluate(ctx, 0, "--baselines", "pixels", "--probe")
+		return m.evaluate(ctx, 0, "", "--baselines", "pixels", "--probe")
 	}
-	return m.evaluate(ctx, 0, "--model", "network="+m.path("model.onnx"), "--probe")
+	return m.inspect(ctx, 0, m.path("model.onnx"))
 }
 
-// evaluate adds the measures of one network to the row's figures.
-func (m *measured) evaluate(ctx context.Context, epoch int, args ...string) error {
+// inspect measures a network by all that there is: its features, and the quarters
+// of an inner layer, which keeps more of where things are.
+func (m *measured) inspect(ctx context.Context, epoch int, network string, args ...string) error {
+	if err := m.evaluate(ctx, epoch, "", append(args, "--model", "network="+network, "--probe")...); err != nil {
+		return err
+	}
+	return m.evaluate(ctx, epoch, "_conv3", "--model", "network="+network, "--features", "conv3", "--pool", "2")
+}
+
+// evaluate adds the measures of one network to the row's figures, those of its
+// features with a suffix.
+func (m *measured) evaluate(ctx context.Context, epoch int, suffix string, args ...string) error {
 	var end struct {
 		Evaluation struct {
 			Rows []struct {
@@ -233,7 +247,7 @@ func (m *measured) evaluate(ctx context.Context, epoch int, args ...string) erro
 			}
 		}
 	}
-	args = append([]string{"evaluate", m.path("job.yaml"), "--test-glob", "cifar10-test-*.tar", "--test", m.job.Data}, args...)
+	args = append([]string{"evaluate", m.path("evaluate.yaml"), "--test-glob", "cifar10-test-*.tar", "--test", m.job.Data}, args...)
 	if err := m.command(ctx, &end, args...); err != nil {
 		return err
 	}
@@ -247,11 +261,11 @@ func (m *measured) evaluate(ctx context.Context, epoch int, args ...string) erro
 		switch r.Measure {
 		case "knn":
 			if r.Network == wanted || r.Source == wanted {
-				m.add(epoch, fmt.Sprintf("knn_%d", r.K), r.Value, nil)
+				m.add(epoch, fmt.Sprintf("knn_%d%s", r.K, suffix), r.Value, nil)
 			}
 		case "linear":
 			if r.Network == wanted || r.Source == wanted {
-				m.add(epoch, "linear", r.Value, nil)
+				m.add(epoch, "linear"+suffix, r.Value, nil)
 			}
 		default: // of one head
 			h := heads[r.Measure]

@@ -16,6 +16,7 @@ var shown = []struct {
 }{
 	{"knn_10", "kNN (10, 0.1) %", 100, 1},
 	{"knn_50", "kNN (50, 0.5) %", 100, 1},
+	{"knn_10_conv3", "kNN of conv3, 2×2 %", 100, 1},
 	{"linear", "linear %", 100, 1},
 	{"nmi", "NMI", 1, 3},
 	{"purity", "purity", 1, 3},
@@ -96,7 +97,8 @@ var paired = [][2]string{{"sela", "kmeans"}, {"sela", "deepcluster"}, {"kmeans",
 // pairs prints differences of kNN between two rows with the same seed: the same
 // first network and the same order of images.
 func pairs(w io.Writer, all map[string][]figure) error {
-	for i, p := range paired {
+	title := "\npaired differences of kNN (10, 0.1), points\n\n| | mean (range) | standard error | seeds |\n| --- | ---: | ---: | ---: |\n"
+	for _, p := range paired {
 		a, b := last(all[p[0]], "knn_10"), last(all[p[1]], "knn_10")
 		var values []float64
 		for seed, f := range a {
@@ -107,10 +109,8 @@ func pairs(w io.Writer, all map[string][]figure) error {
 		if len(values) == 0 {
 			continue
 		}
-		if i == 0 {
-			fmt.Fprint(w, "\npaired differences of kNN (10, 0.1), points\n\n| | mean (range) | standard error | seeds |\n| --- | ---: | ---: | ---: |\n")
-		}
-		fmt.Fprintf(w, "| %s − %s | %s | %s | %d |\n", p[0], p[1], spread(values, 2), standardError(values), len(values))
+		fmt.Fprintf(w, "%s| %s − %s | %s | %s | %d |\n", title, p[0], p[1], spread(values, 2), standardError(values), len(values))
+		title = ""
 	}
 	return nil
 }
