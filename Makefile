@@ -57,6 +57,24 @@ test-training: build onnxruntime $(BUILD)/train-venv/.ready ## Check whole netwo
 	@SELA_REQUIRE_ORT=1 SELA_PYTORCH=$(abspath $(BUILD)/train-venv/bin/python) $(GO) test -run NetworksAgainstPyTorch -timeout 15m ./stages/internal/onnx/grad
 	@jobs/sela/testdata/training.sh $(BUILD) $(SHARED) $(BUILD)/train-venv/bin/python
 
+.PHONY: test-readers
+test-readers: onnxruntime $(BUILD)/readers-venv/.ready ## Read published and exported labels with DuckDB, pandas, Polars, Spark, datasets, Croissant, WebDataset, Label Studio
+	@SELA_REQUIRE_ORT=1 SELA_REQUIRE_READERS=1 $(GO) test -run 'TestReaders$$' -count 1 -v ./jobs/sela
+
+.PHONY: test-report
+test-report: onnxruntime ## Look at the report in headless Chromium, at phone and desktop width (apt installs it; SHOTS=DIR keeps the pictures)
+	@jobs/setup/chromium.sh
+	@SELA_REQUIRE_ORT=1 SELA_REQUIRE_CHROMIUM=1 SELA_SCREENSHOTS=$(if $(SHOTS),$(abspath $(SHOTS))) $(GO) test -count 1 -run Chromium ./stages/report
+
+.PHONY: test-stores
+test-stores: onnxruntime ## Test storage on servers for S3, Google Cloud Storage and Azure (KEYS=100000 in a listing; needs npm and curl)
+	@SELA_STORES_KEYS=$(or $(KEYS),100000) jobs/setup/stores.sh $(GO) test -count 1 -timeout 30m ./jobs/sela/stores
+	@SELA_REQUIRE_ORT=1 jobs/setup/stores.sh $(GO) test -count 1 -timeout 30m -run TestStore ./jobs/sela
+
+.PHONY: test-lineage
+test-lineage: $(BUILD)/lineage-venv/.ready ## Have OpenLineage's own client read the events that sela sends
+	@SELA_OPENLINEAGE=$(abspath $(BUILD)/lineage-venv/bin/python) $(GO) test -count 1 -run Lineage ./jobs/observe
+
 .PHONY: lint
 lint: ## Check formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt on these files"; exit 1; }
@@ -112,6 +130,16 @@ clean: ## Remove what was built, and the demo
 $(BUILD)/venv/.ready: jobs/setup/requirements.txt
 	@python3 -m venv $(BUILD)/venv
 	@$(BUILD)/venv/bin/pip install --quiet --disable-pip-version-check -r jobs/setup/requirements.txt
+	@touch $@
+
+$(BUILD)/readers-venv/.ready: jobs/setup/requirements-readers.txt
+	@python3 -m venv $(BUILD)/readers-venv
+	@$(BUILD)/readers-venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BUILD)/lineage-venv/.ready: jobs/observe/testdata/requirements.txt
+	@python3 -m venv $(BUILD)/lineage-venv
+	@$(BUILD)/lineage-venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(BUILD)/solver-venv/.ready: stages/solve/bench/tests/requirements.txt

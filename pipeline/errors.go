@@ -84,9 +84,9 @@ func ClassOf(err error) Class {
 	case errors.Is(err, bucket.ErrCorrupt), errors.Is(err, bucket.ErrNotFound),
 		errors.Is(err, schemas.ErrCorrupt), errors.Is(err, schemas.ErrKind):
 		return Data
-	case errors.Is(err, bucket.ErrOverwrites):
+	case errors.Is(err, bucket.ErrOverwrites), errors.Is(err, bucket.ErrNoBucket), errors.Is(err, bucket.ErrDenied), errors.Is(err, bucket.ErrClock):
 		return Config
-	case errors.Is(err, bucket.ErrChanged):
+	case errors.Is(err, bucket.ErrChanged), errors.Is(err, bucket.ErrExpired), errors.Is(err, bucket.ErrUnavailable):
 		return Transient
 	case errors.Is(err, context.Canceled):
 		return Interrupted

@@ -99,6 +99,11 @@ func TestClassOf(t *testing.T) {
 		{fmt.Errorf("a: %w", bucket.ErrNotFound), Data},
 		{bucket.ErrOverwrites, Config},
 		{bucket.ErrChanged, Transient},
+		{bucket.ErrNoBucket, Config},
+		{bucket.ErrDenied, Config},
+		{bucket.ErrClock, Config},
+		{bucket.ErrExpired, Transient},
+		{fmt.Errorf("%w: %w", bucket.ErrUnavailable, os.ErrNotExist), Transient},
 		// the context
 		{fmt.Errorf("a: %w", context.Canceled), Interrupted},
 		{fmt.Errorf("a: %w", context.DeadlineExceeded), Transient},

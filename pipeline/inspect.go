@@ -23,6 +23,19 @@ func Read(ctx context.Context, work *bucket.Bucket, id string) (*Run, error) {
 	return run, err
 }
 
+// ReadFetching is [Read] with a local disk to fetch objects to, but none to do
+// tasks on.
+func ReadFetching(ctx context.Context, work *bucket.Bucket, id string, local Local) (*Run, error) {
+	run, err := Read(ctx, work, id)
+	if err != nil {
+		return nil, err
+	}
+	if run.scratch, err = newScratch(local); err != nil {
+		return nil, BadConfig(fmt.Errorf("local.dir: %w", err))
+	}
+	return run, nil
+}
+
 // Membership is a live process of the run that holds a job's lease.
 type Membership struct {
 	Run    string `json:"run"`

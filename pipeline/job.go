@@ -24,12 +24,15 @@ type Job struct {
 	Extract    Extract    `yaml:"extract" json:"extract" doc:"images to log-probabilities"`
 	Solve      Solve      `yaml:"solve" json:"solve" doc:"log-probabilities to potentials: the balanced assignment"`
 	Label      Label      `yaml:"label" json:"label" doc:"potentials to label tables"`
+	Gate       Gate       `yaml:"gate" json:"gate" run:"free" doc:"what keeps labels from being published: exit 65 before anybody sees them; the run before is that of label.previous, else the job's newest published one"`
 	Train      Train      `yaml:"train" json:"train" run:"free" doc:"what a published label set triggers"`
 	Loop       Loop       `yaml:"loop" json:"loop" run:"free" doc:"rounds of labels and training: sela loop"`
+	Report     Report     `yaml:"report" json:"report" run:"free" doc:"the page that shows a run: sela report"`
 	Local      Local      `yaml:"local" json:"local" run:"free" doc:"this machine's disk: scratch and cache together"`
 	Keep       Keep       `yaml:"keep" json:"keep" run:"free" doc:"retention, applied at the end of a run and by gc"`
 	Timeouts   Timeouts   `yaml:"timeouts" json:"timeouts" run:"free" doc:"when to give up waiting"`
 	Retries    Retries    `yaml:"retries" json:"retries" run:"free" doc:"attempts in all, with growing pauses between them"`
+	Limits     Limits     `yaml:"limits" json:"limits" run:"free" doc:"what is asked of others at once"`
 }
 
 // Images says which objects of a bucket are labelled.
@@ -141,6 +144,13 @@ type Loop struct {
 	Truth     string  `yaml:"truth" json:"truth" doc:"compare each round's labels with it, never train on it: folders, or a CSV file (header key,member,class); empty = none"`
 }
 
+// Report says what the page that shows a run holds.
+type Report struct {
+	Write            bool `yaml:"write" json:"write" doc:"write it at the end of every run; sela report writes it at any time"`
+	ImagesPerCluster int  `yaml:"images_per_cluster" json:"images_per_cluster" doc:"most confident images shown of each cluster; 0 = none"`
+	Images           int  `yaml:"images" json:"images" doc:"images read for it in all: where that is too few, clusters show fewer, those at the two ends of their order most"`
+}
+
 // Local bounds what a process puts on its own disk.
 type Local struct {
 	Dir   string `yaml:"dir" json:"dir" doc:"folder for scratch and cache; empty = sela in the system's folder for temporary files"`
@@ -160,8 +170,13 @@ type Timeouts struct {
 
 // Retries bound every repetition.
 type Retries struct {
-	Request int `yaml:"request" json:"request" doc:"requests to a store"`
+	Request int `yaml:"request" json:"request" doc:"requests to a store; 10 wait out 90 seconds or so in which it does not serve"`
 	Task    int `yaml:"task" json:"task" doc:"attempts at a task that fails for a reason that may pass"`
+}
+
+// Limits bound what is asked of others.
+type Limits struct {
+	Requests int `yaml:"requests" json:"requests" doc:"requests that wait for one bucket's answer at once, of reads and of writes each"`
 }
 
 // DefaultJob returns a job whose every optional field has its default.
@@ -181,11 +196,14 @@ func DefaultJob() *Job {
 		Extract:  Extract{ShardRows: 8192, Stored: "float32", ReadAhead: 64 << 20},
 		Solve:    Solve{Method: "lists", Lambda: 25, MaxIterations: 20000, Balance: "none", Device: "cpu", Memory: 1 << 30},
 		Label:    Label{PartRows: 983040, MaxCountRatio: 1.5},
+		Gate:     defaultGate(),
 		Train:    Train{Type: "none", Builtin: defaultBuiltin()},
 		Loop:     Loop{Start: "model", Calibrate: 1024, Schedule: "even", Power: 2},
+		Report:   Report{Write: true, ImagesPerCluster: 8, Images: 32768},
 		Local:    Local{Bytes: 16 << 30},
 		Keep:     Keep{LogProbs: "1"},
 		Timeouts: Timeouts{Request: Duration(60 * time.Second), Task: Duration(2 * time.Hour)},
-		Retries:  Retries{Request: 5, Task: 3},
+		Retries:  Retries{Request: 10, Task: 3},
+		Limits:   Limits{Requests: 256},
 	}
 }

@@ -232,6 +232,7 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if !(j.Label.MaxCountRatio >= 1 && finite(j.Label.MaxCountRatio)) {
 		bad("label.max_count_ratio", "is %v; it must be at least 1", j.Label.MaxCountRatio)
 	}
+	j.Gate.check(bad)
 	j.Train.check(bad, oneOf)
 	oneOf("loop.start", j.Loop.Start, "model", "random")
 	oneOf("loop.schedule", j.Loop.Schedule, "even", "power")
@@ -242,6 +243,10 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if c := j.Loop.StopChurn; !(c >= 0 && c <= 1) {
 		bad("loop.stop_churn", "is %v; it must be from 0 to 1", c)
 	}
+	if n := j.Report.ImagesPerCluster; n < 0 || n > maxReportImages {
+		bad("report.images_per_cluster", "is %d; it must be from 0 to %d", n, maxReportImages)
+	}
+	atLeast("report.images", int64(j.Report.Images), 0)
 	if j.Local.Bytes < 128<<20 {
 		bad("local.bytes", "is %s; it must be at least 128MiB", j.Local.Bytes)
 	}
@@ -257,10 +262,14 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 	if j.Retries.Request < 1 {
 		bad("retries.request", "is %d; it must be at least 1", j.Retries.Request)
 	}
+	atLeast("limits.requests", int64(j.Limits.Requests), 1)
 	if j.Retries.Task < 1 {
 		bad("retries.task", "is %d; it must be at least 1", j.Retries.Task)
 	}
 }
+
+// maxReportImages bounds the images that a report holds in mind of each cluster.
+const maxReportImages = 100
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 

@@ -39,9 +39,9 @@ func TestDefaults(t *testing.T) {
 		"extract.decoders": "0", "extract.read_ahead": "64MiB", "extract.requests": "0", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
 		"solve.marginals": "[]", "solve.power": "0", "solve.balance": "none", "solve.anneal": "[]", "solve.start": `""`, "solve.device": "cpu", "solve.memory": "1GiB",
 		"solve.max_iterations": "20000", "solve.workers": "0", "solve.from": `""`, "solve.seed": "0", "solve.truth": `""`, "label.top_k": "0", "label.part_rows": "983040",
-		"label.previous": `""`, "label.max_count_ratio": "1.5", "train.type": "none", "train.command": "[]", "train.url": `""`,
+		"label.previous": `""`, "label.max_count_ratio": "1.5", "gate.max_churn": "1", "gate.min_nmi": "0", "gate.max_quarantine": "1", "gate.max_marginal_error": "2", "report.write": "true", "report.images_per_cluster": "8", "report.images": "32768", "train.type": "none", "train.command": "[]", "train.url": `""`,
 		"train.token_env": `""`, "train.timeout": "0s", "local.dir": `""`, "local.bytes": "16GiB", "keep.logprobs": "1",
-		"timeouts.request": "1m", "timeouts.task": "2h", "retries.request": "5", "retries.task": "3",
+		"timeouts.request": "1m", "timeouts.task": "2h", "retries.request": "10", "retries.task": "3", "limits.requests": "256",
 		"train.builtin.epochs": "1", "train.builtin.batch": "128", "train.builtin.seed": "0", "train.builtin.after": `""`, "train.builtin.until": "0", "train.builtin.reset_heads": "false", "train.builtin.init": `""`, "train.builtin.schedule": "cosine",
 		"train.builtin.rate": "0.03", "train.builtin.warmup": "0", "train.builtin.milestones": "[]", "train.builtin.factor": "0.1", "train.builtin.momentum": "0.9",
 		"train.builtin.nesterov": "false", "train.builtin.frozen": "[]", "train.builtin.weight_decay": "1e-05", "train.builtin.decay_all": "false", "train.builtin.clip": "0", "train.builtin.scale": "[0.08, 1]",
@@ -129,7 +129,7 @@ func TestTemplateIsShort(t *testing.T) {
 	j.Images.Bucket, j.Work.Bucket, j.Labels.Bucket, j.Model.Path = "images", "work", "labels", "model.onnx"
 	text := JobTemplate(j)
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if len(lines) > 140 {
+	if len(lines) > 160 {
 		t.Errorf("%d lines: nobody reads so much", len(lines))
 	}
 	for _, l := range lines {
@@ -219,6 +219,10 @@ func TestJobErrors(t *testing.T) {
 		{required + "loop: {power: 0}\n", "line 5: loop.power is 0"},
 		{required + "loop: {calibrate: -1}\n", "line 5: loop.calibrate is -1"},
 		{required + "loop: {stop_churn: 2}\n", "line 5: loop.stop_churn is 2"},
+		{required + "gate: {max_churn: 1.5}\n", "line 5: gate.max_churn is 1.5; it must be from 0 to 1"},
+		{required + "gate: {min_nmi: -0.1}\n", "line 5: gate.min_nmi is -0.1"},
+		{required + "gate: {max_quarantine: .inf}\n", "line 5: gate.max_quarantine is +Inf"},
+		{required + "gate: {max_marginal_error: 2.1}\n", "line 5: gate.max_marginal_error is 2.1; it must be from 0 to 2"},
 		{required + "solve: {method: kmeans, device: cuda}\n", "line 5: solve.device cuda is for"},
 		{required + "solve: {method: random, power: 1}\n", "line 5: solve.marginals and solve.power are for"},
 		{required + "solve: {method: kmeans}\nlabel: {top_k: 2}\n", "line 6: label.top_k needs"},
@@ -344,7 +348,7 @@ func TestIdentity(t *testing.T) {
 		"images.max_rejected": true, "model.path": true, "runtime.library": true, "runtime.device": true, "runtime.threads": true,
 		"extract.decoders": true, "extract.read_ahead": true, "extract.requests": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
 		"train.type": true, "train.command": true, "train.url": true, "train.token_env": true, "train.timeout": true, "local.dir": true, "local.bytes": true,
-		"solve.memory": true, "keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true,
+		"solve.memory": true, "keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true, "limits.requests": true,
 	}
 	digests := map[string]string{base.Digest(): "no change"}
 	var visit func(get func(*Job) reflect.Value, path string)
@@ -384,7 +388,7 @@ func TestIdentity(t *testing.T) {
 			t.Fatalf("%s: this test does not know a %s", path, v.Type())
 		}
 		diff, digest := base.Difference(changed), changed.Digest()
-		if free[path] || strings.HasPrefix(path, "train.builtin.") || strings.HasPrefix(path, "loop.") {
+		if free[path] || strings.HasPrefix(path, "train.builtin.") || strings.HasPrefix(path, "loop.") || strings.HasPrefix(path, "gate.") || strings.HasPrefix(path, "report.") {
 			if len(diff) > 0 || digest != base.Digest() {
 				t.Errorf("%s is free, but counts: %v", path, diff)
 			}

@@ -114,7 +114,7 @@ func finishedGarbage(ctx context.Context, work *bucket.Bucket, r *Record, policy
 	}
 	err = work.List(ctx, run.Path(""), func(o bucket.Object) error {
 		name := strings.TrimPrefix(o.Key, run.Path(""))
-		own := name == "run.json" || name == "_manifest.json" || name == "_SUCCESS" || strings.HasPrefix(name, "commits/")
+		own := name == "run.json" || name == "_manifest.json" || name == "_SUCCESS" || strings.HasPrefix(name, "commits/") || strings.HasPrefix(name, "report/")
 		keep := keepNetworks || !network(name)
 		for _, folder := range bulky {
 			keep = keep && (keepBulky || !strings.HasPrefix(name, folder))

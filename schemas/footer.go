@@ -129,7 +129,7 @@ func (ft *footer) expect(kind string, columns ...string) error {
 		return fmt.Errorf("%w: it holds %q, not %q", ErrKind, got, kind)
 	}
 	if got := ft.kv[keyVersion]; got != strconv.Itoa(Version) {
-		return fmt.Errorf("%w: version %q of the format, this program reads %d", ErrKind, got, Version)
+		return fmt.Errorf("%w: version %q of the format, this program reads %d: use a newer sela", ErrKind, got, Version)
 	}
 	if len(columns) == 0 || slices.Contains(columns, ft.columns) {
 		return nil

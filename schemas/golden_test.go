@@ -2,11 +2,14 @@ package schemas
 
 import (
 	"bytes"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -18,9 +21,10 @@ type golden struct {
 	read  func(t *testing.T, path string)
 }
 
-// goldens are the tables of testdata/v1: how each is written and read. The
-// files stand for those that users have: as long as Version is 1 they must be
-// read, and the same rows must give the same bytes.
+// goldens are the tables of testdata/v<Version>: how each is written and read.
+// The files stand for those that users have: as long as Version is what it is,
+// the same rows must give the same bytes. Those of earlier versions stay, and
+// are read to the same rows: see TestEarlierVersions.
 var goldens = []golden{
 	{"images", func(t *testing.T, path string) {
 		writeImages(t, path, ImagesMeta{FirstRow: 40, KV: goldenKV}, someImages(newRand(11), 40, 100))
@@ -62,6 +66,15 @@ var goldens = []golden{
 		check(t, err)
 		same(t, v, goldenPotentials())
 		same(t, meta, goldenKV)
+	}},
+	{"assignments", func(t *testing.T, path string) {
+		_, err := WriteAssignments(path, []int64{3, 4, 9, 1 << 40}, []int32{0, 7, 7, 2999}, goldenKV)
+		check(t, err)
+	}, func(t *testing.T, path string) {
+		rows, labels, err := ReadAssignments(path)
+		check(t, err)
+		same(t, rows, []int64{3, 4, 9, 1 << 40})
+		same(t, labels, []int32{0, 7, 7, 2999})
 	}},
 	{"labels", func(t *testing.T, path string) {
 		writeLabels(t, path, LabelsMeta{Head: 3, Clusters: 10, KV: goldenKV}, someLabels(newRand(13), 50, 10, false))
@@ -120,7 +133,11 @@ func same[T any](t *testing.T, got, want T) {
 	}
 }
 
-func goldenPath(name string) string { return filepath.Join("testdata", "v1", name+".parquet") }
+func goldenPath(name string) string { return versionPath(Version, name) }
+
+func versionPath(version int, name string) string {
+	return filepath.Join("testdata", fmt.Sprintf("v%d", version), name+".parquet")
+}
 
 func TestGolden(t *testing.T) {
 	for _, g := range goldens {
@@ -149,6 +166,59 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestEarlierVersions reads the files of every version that there ever was:
+// published tables are kept for years. A table's kind that is younger than a
+// version has no file of it.
+func TestEarlierVersions(t *testing.T) {
+	kinds := map[string]bool{}
+	for version := 1; version <= Version; version++ {
+		files, err := filepath.Glob(versionPath(version, "*"))
+		check(t, err)
+		if len(files) == 0 {
+			t.Fatalf("there are no files of version %d: they must not be removed", version)
+		}
+		for _, g := range goldens {
+			path := versionPath(version, g.name)
+			if !slices.Contains(files, path) {
+				continue
+			}
+			kind, found, _, _, err := Inspect(path)
+			check(t, err)
+			if found != version {
+				t.Errorf("%s is of version %d", path, found)
+			}
+			kinds[kind] = true
+			g.read(t, path)
+		}
+	}
+	for _, table := range Tables() {
+		if !kinds[table.Kind] {
+			t.Errorf("no file of table %s is kept", table.Kind)
+		}
+	}
+}
+
+// TestLaterVersion: a file of a version to come is not taken for a damaged one,
+// and says what to do.
+func TestLaterVersion(t *testing.T) {
+	raw, err := os.ReadFile(goldenPath("labels"))
+	check(t, err)
+	// The length of the value stands before it.
+	was, later := []byte("\x18\x0csela.version\x18\x011"), []byte("\x18\x0csela.version\x18\x012")
+	if bytes.Count(raw, was) != 1 {
+		t.Fatal("the version is not where it was")
+	}
+	path := filepath.Join(t.TempDir(), "later.parquet")
+	check(t, os.WriteFile(path, bytes.Replace(raw, was, later, 1), 0o600))
+	if _, version, rows, _, err := Inspect(path); err != nil || version != Version+1 || rows != 50 {
+		t.Errorf("inspect: version %d, %d rows, %v", version, rows, err)
+	}
+	err = ReadLabels(path, func(*Label) error { return nil })
+	if !errors.Is(err, ErrKind) || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	for name, want := range map[string]struct {
 		kind string
@@ -159,6 +229,7 @@ func TestInspect(t *testing.T) {
 		"logprobs": {KindLogprobs, 50, keyBlockRows}, "logprobs-compact": {KindLogprobs, 50, keyWidth}, "features": {KindFeatures, 50, keyWidth},
 		"sample": {KindSample, 50, keyHead}, "potentials": {KindPotentials, 12, keyClusters},
 		"labels": {KindLabels, 50, keyHead}, "labels-topk": {KindLabels, 50, keyClusters}, "evaluation": {KindEvaluation, 3, keyKind},
+		"assignments": {KindAssignments, 4, keyKind},
 	} {
 		kind, version, rows, kv, err := Inspect(goldenPath(name))
 		check(t, err)

@@ -21,7 +21,6 @@ type labels struct {
 	head  int
 	names []name
 	label []int32
-	sure  []float32 // probability of the label, of the model's own where it has none
 	proof certificate
 }
 
@@ -106,13 +105,8 @@ func (l *labels) append(file, sha string) error {
 		return err
 	}
 	err := schemas.ReadLabels(file, func(row *schemas.Label) error {
-		sure := row.ModelProb
-		if row.Prob != nil {
-			sure = *row.Prob
-		}
 		l.names = append(l.names, name{row.Key, row.Member})
 		l.label = append(l.label, row.Label)
-		l.sure = append(l.sure, sure)
 		return nil
 	})
 	if err != nil {

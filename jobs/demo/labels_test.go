@@ -5,9 +5,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"image"
-	"image/color"
-	"image/png"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,13 +34,13 @@ func publishLabels(t *testing.T, folder string, heads []*labels) {
 				t.Fatal(err)
 			}
 			for row := span[0]; row < span[1]; row++ {
-				prob := &l.sure[row]
+				prob := new(float32)
 				if l.head == 1 {
 					prob = nil // labels without a probability of their own
 				}
 				err := w.Write(&schemas.Label{
 					Row: int64(row), Key: l.names[row].Key, Member: l.names[row].Member, SHA256: strings.Repeat("0", 64),
-					Label: l.label[row], Prob: prob, ModelLabel: l.label[row], ModelProb: l.sure[row],
+					Label: l.label[row], Prob: prob, ModelLabel: l.label[row], ModelProb: 0.5,
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -86,8 +83,8 @@ func publishLabels(t *testing.T, folder string, heads []*labels) {
 	}
 }
 
-// fromTruth are labels that equal the truth of a written data set, surest
-// first within each letter by name.
+// fromTruth are labels that equal the truth of a written data set, in the order
+// of its names.
 func fromTruth(t *testing.T, dir string, head int) *labels {
 	t.Helper()
 	truth, err := readTruth(filepath.Join(dir, truthFile))
@@ -99,9 +96,8 @@ func fromTruth(t *testing.T, dir string, head int) *labels {
 		l.names = append(l.names, n)
 	}
 	slices.SortFunc(l.names, func(a, b name) int { return strings.Compare(a.Key+a.Member, b.Key+b.Member) })
-	for i, n := range l.names {
+	for _, n := range l.names {
 		l.label = append(l.label, truth[n])
-		l.sure = append(l.sure, 1/float32(i+1))
 		l.proof.Clusters = max(l.proof.Clusters, int(truth[n])+1)
 	}
 	l.proof.Passes = 12
@@ -122,7 +118,7 @@ func TestReadPublished(t *testing.T) {
 	}
 	for i, l := range got {
 		w := want[i]
-		if l.head != w.head || !slices.Equal(l.names, w.names) || !slices.Equal(l.label, w.label) || !slices.Equal(l.sure, w.sure) || l.proof != w.proof {
+		if l.head != w.head || !slices.Equal(l.names, w.names) || !slices.Equal(l.label, w.label) || l.proof != w.proof {
 			t.Errorf("head %d differs from what was published", w.head)
 		}
 	}
@@ -143,115 +139,5 @@ func TestDamagedPartIsRefused(t *testing.T) {
 	}
 	if _, _, err := readPublished(folder); err == nil || !strings.Contains(err.Error(), part) {
 		t.Errorf("damaged part: %v, want an error that names it", err)
-	}
-}
-
-func TestMostProbable(t *testing.T) {
-	l := &labels{proof: certificate{Clusters: 5}}
-	for i, row := range []struct {
-		label int32
-		sure  float32
-	}{{2, 0.5}, {0, 0.1}, {2, 0.9}, {0, 0.3}, {2, 0.9}, {4, 1}, {3, 1}} {
-		l.names = append(l.names, name{Key: fmt.Sprint(i)})
-		l.label = append(l.label, row.label)
-		l.sure = append(l.sure, row.sure)
-	}
-	got := mostProbable(l, 3, 2)
-	want := []pick{
-		{0, []name{{Key: "3"}, {Key: "1"}}},
-		{2, []name{{Key: "2"}, {Key: "4"}}},
-		{3, []name{{Key: "6"}}},
-	}
-	if !slices.EqualFunc(got, want, func(a, b pick) bool { return a.cluster == b.cluster && slices.Equal(a.names, b.names) }) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
-// The mosaic shows the right pictures at their places, from files and tars.
-func TestMosaicShowsTheImages(t *testing.T) {
-	dir := t.TempDir()
-	p := small()
-	p.Count, p.Members = 260, 130
-	mustWrite(t, dir, p, 2)
-	l := fromTruth(t, dir, 0)
-	out := filepath.Join(t.TempDir(), "mosaic.png")
-	if err := writeMosaic(out, filepath.Join(dir, imagesDir), l); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	sheet, err := png.Decode(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	picks := mostProbable(l, mosaicClusters, mosaicImages)
-	if len(picks) != mosaicClusters {
-		t.Fatalf("%d clusters", len(picks))
-	}
-	images, err := loadImages(filepath.Join(dir, imagesDir), picks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const lines = mosaicClusters / mosaicColumns
-	width := sheet.Bounds().Dx() / mosaicColumns
-	tars := 0
-	for i, p := range picks {
-		for j, n := range p.names {
-			if n.Member != "" {
-				tars++
-			}
-			x := i/lines*width + margin + gutter + j*(tile+gap)
-			y := i%lines*(tile+gap) + margin
-			for _, at := range []image.Point{{0, 0}, {20, 31}, {63, 63}} {
-				r, g, b, _ := sheet.At(x+at.X, y+at.Y).RGBA()
-				wr, wg, wb, _ := images[n].At(at.X/2, at.Y/2).RGBA()
-				if [3]uint32{r >> 8, g >> 8, b >> 8} != [3]uint32{wr >> 8, wg >> 8, wb >> 8} {
-					t.Fatalf("cluster %d, image %d: another pixel than %v has at %v", p.cluster, j, n, at)
-				}
-			}
-		}
-	}
-	if tars == 0 {
-		t.Error("no tar member among the picks")
-	}
-}
-
-func TestMosaicNamesWhatIsMissing(t *testing.T) {
-	dir := t.TempDir()
-	mustWrite(t, dir, small(), 2)
-	images := filepath.Join(dir, imagesDir)
-	for _, n := range []name{{Key: "0000/nothing.jpg"}, {"shard-0000.tar", "nothing.jpg"}, {Key: "../stamp.json"}} {
-		_, err := loadImages(images, []pick{{0, []name{n}}})
-		if err == nil || !strings.Contains(err.Error(), n.Key) {
-			t.Errorf("%v: %v, want an error that names it", n, err)
-		}
-	}
-}
-
-func TestPlaceKeepsShape(t *testing.T) {
-	for _, size := range []image.Point{{32, 32}, {10, 40}, {500, 20}, {1, 900}} {
-		src := image.NewRGBA(image.Rectangle{Max: size})
-		for i := range src.Pix {
-			src.Pix[i] = 0xff
-		}
-		dst := image.NewRGBA(image.Rect(0, 0, tile+20, tile+20))
-		cell := image.Rect(10, 10, 10+tile, 10+tile)
-		place(dst, cell, src)
-		var seen image.Rectangle
-		for y := range dst.Rect.Dy() {
-			for x := range dst.Rect.Dx() {
-				if dst.RGBAAt(x, y) != (color.RGBA{}) {
-					seen = seen.Union(image.Rect(x, y, x+1, y+1))
-				}
-			}
-		}
-		longer := max(size.X, size.Y)
-		want := image.Pt(max(size.X*tile/longer, 1), max(size.Y*tile/longer, 1))
-		if seen.Size() != want || !seen.In(cell) {
-			t.Errorf("%v drawn to %v, want size %v within %v", size, seen, want, cell)
-		}
 	}
 }

@@ -7,8 +7,6 @@
 //	                          agreement of each head of the published run with the truth
 //	demo compare --labels DIR --other DIR
 //	                          labels in which two runs differ
-//	demo mosaic --labels DIR --images DIR --out FILE
-//	                          a picture of what some clusters hold
 package main
 
 import (
@@ -19,7 +17,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,7 +37,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return pipeline.BadUsage(err) })
-	root.AddCommand(imagesCommand(), reportCommand(), compareCommand(), mosaicCommand())
+	root.AddCommand(imagesCommand(), reportCommand(), compareCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(pipeline.ExitCode(err, 0))
@@ -130,40 +127,6 @@ func compareCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&one, "labels", "", "folder of a labels bucket")
 	cmd.Flags().StringVar(&two, "other", "", "folder of another")
-	return cmd
-}
-
-func mosaicCommand() *cobra.Command {
-	var published, images, out string
-	var head int
-	cmd := &cobra.Command{
-		Use:   "mosaic --labels DIR --images DIR --out FILE",
-		Short: "Draw the most probable images of a head's first clusters, as a PNG",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if published == "" || images == "" {
-				return pipeline.BadUsage(errors.New("mosaic needs --labels and --images"))
-			}
-			_, heads, err := readPublished(published)
-			if err != nil {
-				return err
-			}
-			at := slices.IndexFunc(heads, func(l *labels) bool { return l.head == head })
-			if at < 0 {
-				return pipeline.BadUsage(fmt.Errorf("the run has no head %d: it has %d, numbered from 0", head, len(heads)))
-			}
-			if err := writeMosaic(out, images, heads[at]); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "made %s\n", out)
-			return nil
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&published, "labels", "", "folder of the labels bucket")
-	flags.StringVar(&images, "images", "", "folder of the images bucket")
-	flags.StringVar(&out, "out", "mosaic.png", "PNG to write")
-	flags.IntVar(&head, "head", 0, "which head")
 	return cmd
 }
 

@@ -8,7 +8,7 @@ import (
 
 func TestReport(t *testing.T) {
 	a, b, c := name{Key: "a.jpg"}, name{"s.tar", "b.jpg"}, name{"s.tar", "c.jpg"}
-	l := &labels{head: 3, names: []name{a, b, c}, label: []int32{1, 0, 1}, sure: make([]float32, 3), proof: certificate{2, 12, 1e-5}}
+	l := &labels{head: 3, names: []name{a, b, c}, label: []int32{1, 0, 1}, proof: certificate{2, 12, 1e-5}}
 	truth := map[name]int32{a: 4, b: 9, c: 2, {Key: "unlabelled.jpg"}: 1}
 
 	classes, err := l.classes(truth)

@@ -18,7 +18,8 @@ if [ "$code" != 0 ]; then
 	cat "$demo/result.json"
 	exit "$code"
 fi
-folder=$demo/labels/runs/$(printf '%s-r%03d' "$loop" $rounds)
+run=$(printf '%s-r%03d' "$loop" $rounds)
+folder=$demo/labels/runs/$run
 cat <<EOF
 
 NMI with the truth says how far labels and letters agree; labels dealt at random have that by chance.
@@ -29,4 +30,6 @@ the last labels are in $folder/labels; read them with
 
 the network that made them is $(sed -n 's/.*"model":"file:\/\/\([^"]*\)".*/\1/p' "$demo/result.json")
 check them again with: $sela verify $demo/job.yaml
+
+look at the clusters, with a browser: $demo/work/runs/$run/report/index.html
 EOF

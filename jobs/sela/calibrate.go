@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,7 +94,7 @@ func (c *calibrateFlags) apply(ctx context.Context, graph *model.Graph, headsOnl
 	if err != nil {
 		return err
 	}
-	images, err := bucket.Open(ctx, job.Images.Bucket, bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request})
+	images, err := bucket.Open(ctx, job.Images.Bucket, bucketOptions(job))
 	if err != nil {
 		return pipeline.BadConfig(err)
 	}

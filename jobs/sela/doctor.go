@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/cpu"
@@ -199,7 +198,7 @@ func (d *doctor) job(ctx context.Context, path string) {
 }
 
 func (d *doctor) open(ctx context.Context, job *pipeline.Job, url string) (*bucket.Bucket, error) {
-	b, err := bucket.Open(ctx, url, bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request})
+	b, err := bucket.Open(ctx, url, bucketOptions(job))
 	return b, pipeline.BadConfig(err)
 }
 

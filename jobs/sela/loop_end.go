@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"sela/jobs/observe"
 	"sela/pipeline"
 	"sela/pipeline/bucket"
 	"sela/stages/loop"
@@ -106,6 +107,7 @@ func (l *looping) complete(ctx context.Context) error {
 func (l *looping) end(status string) error {
 	url := func(key string) string { return l.work.URL() + "/" + key }
 	last := l.rounds[len(l.rounds)-1]
+	l.app.made = observe.Outcome{Labels: last.Labels, Manifest: last.Manifest, Images: last.Images, Rows: last.Images * int64(len(last.Heads))}
 	out := map[string]any{"command": "loop", "loop": l.spec.Loop, "job": l.job.Name, "status": status, "rounds": last.Round, "settled": last.Settled,
 		"run": last.Run, "labels": last.Labels, "table": url(l.path("rounds.csv"))}
 	rows := make([]loop.Round, len(l.rounds))
@@ -117,6 +119,9 @@ func (l *looping) end(status string) error {
 		}
 	}
 	out["rows"] = rows
+	if l.shown != "" {
+		out["report"] = l.shown
+	}
 	l.app.result = out
 	l.app.progress.close() // what follows is for people too
 	fmt.Fprintln(os.Stderr)

@@ -59,6 +59,9 @@ func (l *looping) round(ctx context.Context, r int) (err error) {
 	if err := s.run.Finish(ctx); err != nil {
 		return err
 	}
+	if s.show(ctx); s.shown != "" {
+		l.shown = s.shown
+	}
 	if err := s.retain(ctx); err != nil {
 		return err
 	}

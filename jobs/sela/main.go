@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sela/jobs/observe"
 	"sela/pipeline"
 )
 
@@ -51,6 +52,8 @@ type app struct {
 	verbose   bool
 	progress  *progress
 	result    map[string]any // printed as the last line of standard output
+	watch     *observe.Watch // of a command that works on runs, else nil
+	made      observe.Outcome
 }
 
 func (a *app) command() *cobra.Command {
@@ -68,8 +71,8 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.logFormat, "log-format", "auto", "auto (progress bars on a terminal, else text), text or json")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log every task")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return pipeline.BadUsage(err) })
-	root.AddCommand(a.runCommand(), a.planCommand(), a.statusCommand(), a.verifyCommand(), a.gcCommand(), a.loopCommand(), a.evaluateCommand(),
-		a.jobCommand(), a.modelCommand(), a.doctorCommand())
+	root.AddCommand(a.watched(a.runCommand()), a.planCommand(), a.statusCommand(), a.verifyCommand(), a.exportCommand(), a.diffCommand(), a.gcCommand(), a.watched(a.loopCommand()), a.evaluateCommand(),
+		a.reportCommand(), a.jobCommand(), a.modelCommand(), a.schemaCommand(), a.doctorCommand())
 	root.AddCommand(a.stageCommands()...)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	strict(root)

@@ -107,6 +107,7 @@ func (s *session) locked(ctx context.Context, anonymous bool) error {
 	if err := s.run.Finish(ctx); err != nil {
 		return err
 	}
+	s.show(ctx)
 	if err := s.retain(ctx); err != nil {
 		return err
 	}
@@ -282,6 +283,7 @@ func (s *session) report(ctx context.Context, command string, before bool) error
 		return err
 	}
 	counts := map[string]map[string]int64{}
+	var made publish.Result
 	seconds := map[string]float64{} // of committed tasks, which may have run side by side
 	for _, c := range commits {
 		if counts[c.Stage] == nil {
@@ -293,18 +295,27 @@ func (s *session) report(ctx context.Context, command string, before bool) error
 			counts[c.Stage][k] += n
 		}
 		if c.Stage == publish.Name {
-			var r publish.Result
-			if err := json.Unmarshal(c.Result, &r); err != nil {
+			if err := json.Unmarshal(c.Result, &made); err != nil {
 				return pipeline.BadData(fmt.Errorf("commit of stage publish is damaged: %w", err))
 			}
-			out["labels"], out["manifest"] = r.Folder, s.labels.URL()+"/"+r.Manifest
-			out["manifest_sha256"], out["manifest_digest"] = r.SHA256, r.Digest
+			out["labels"], out["manifest"] = made.Folder, s.labels.URL()+"/"+made.Manifest
+			out["manifest_sha256"], out["manifest_digest"] = made.SHA256, made.Digest
+			if c := made.Compared; c != nil {
+				out["compared"] = map[string]any{"run": c.Run, "churn": c.Churn, "churn_matched": c.Matched, "nmi": c.NMI}
+			}
 		}
 		if c.Stage == train.Name {
 			out["train"] = c.Result
 		}
 	}
 	out["counts"], out["task_seconds"] = counts, seconds
+	if t := sumExtract(commits); t != nil {
+		out["extract_time"] = t
+	}
+	s.app.remember(command, commits, made)
+	if s.shown != "" {
+		out["report"] = s.shown
+	}
 	s.app.result = out
 	return nil
 }

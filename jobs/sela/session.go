@@ -43,6 +43,7 @@ type session struct {
 	loop       string // that the run is a round of; "" for none
 	run        *pipeline.Run
 	totals     map[string]pipeline.Totals // of the stages done by this process
+	shown      string                     // URL of the report that this process wrote; "" if it wrote none
 	extract    *extract.Stage
 	release    func() error // of the folder that holds the edited model
 }
@@ -63,6 +64,7 @@ func (a *app) openSession(ctx context.Context, jobPath string) (*session, error)
 // sessionOf is openSession for a job that was read already.
 func (a *app) sessionOf(ctx context.Context, job *pipeline.Job) (*session, error) {
 	s := &session{app: a, job: job, totals: map[string]pipeline.Totals{}}
+	a.watch.Job(job)
 	if err := s.openBuckets(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -81,6 +83,7 @@ func defaultScratch() string {
 
 func (s *session) openBuckets(ctx context.Context) (err error) {
 	options := bucketOptions(s.job)
+	options.Retrying = s.app.progress.storeWaits()
 	for _, b := range []struct {
 		field  string
 		url    string
@@ -103,7 +106,7 @@ func (s *session) openBuckets(ctx context.Context) (err error) {
 }
 
 func bucketOptions(job *pipeline.Job) bucket.Options {
-	return bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request, ETag: entityTag}
+	return bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request, Requests: job.Limits.Requests}
 }
 
 // openModel reads the model's graph and digests, and finds the library.
@@ -186,7 +189,10 @@ func (s *session) openRun(ctx context.Context, runID string, mustExist bool) err
 		return err
 	}
 	s.run, err = pipeline.Open(ctx, s.work, pipeline.Options{Job: s.job, Provenance: s.provenance, RunID: runID, MustExist: mustExist,
-		Parent: parent, Loop: s.loop, Observer: s.app.progress})
+		Parent: parent, Loop: s.loop, Observer: s.app.observer()})
+	if err == nil {
+		s.app.watch.Run(&s.run.Record)
+	}
 	return err
 }
 

@@ -54,7 +54,7 @@ func (a *app) stageCommands() []*cobra.Command {
 		if name == train.Name {
 			a.addTransfer(cmd)
 		}
-		all = append(all, cmd)
+		all = append(all, a.watched(cmd))
 	}
 	return all
 }
@@ -113,6 +113,7 @@ func (s *session) stageLocked(ctx context.Context, name string, shard, shards in
 		if err := s.run.Finish(ctx); err != nil {
 			return err
 		}
+		s.show(ctx)
 		if err := s.retain(ctx); err != nil {
 			return err
 		}

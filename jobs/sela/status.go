@@ -85,63 +85,14 @@ func (a *app) jobStatus(ctx context.Context, job *pipeline.Job, work *bucket.Buc
 		return err
 	}
 	loops, err := loopStatus(ctx, job, work)
+	if err != nil {
+		return err
+	}
 	a.result = map[string]any{"command": "status", "job": job.Name, "runs": rows, "loops": loops}
-	return err
-}
-
-// runStatus shows how far a run is.
-func (a *app) runStatus(ctx context.Context, job *pipeline.Job, work *bucket.Bucket, id string) error {
-	run, err := pipeline.Read(ctx, work, id)
-	if err != nil {
-		return err
-	}
-	commits, err := run.AllCommits(ctx)
-	if err != nil {
-		return err
-	}
-	type stage struct {
-		Tasks   int              `json:"tasks"`
-		Seconds float64          `json:"task_seconds"`
-		Bytes   int64            `json:"bytes"`
-		Counts  map[string]int64 `json:"counts"`
-	}
-	stages := map[string]*stage{}
-	for _, c := range commits {
-		s := stages[c.Stage]
-		if s == nil {
-			s = &stage{Counts: map[string]int64{}}
-			stages[c.Stage] = s
-		}
-		s.Tasks++
-		s.Seconds += c.Seconds
-		for _, o := range c.Outputs {
-			s.Bytes += o.Bytes
-		}
-		for k, n := range c.Counts {
-			s.Counts[k] += n
-		}
-	}
 	holder, err := pipeline.LeaseHolder(ctx, work, job.Name)
-	if err != nil {
-		return err
+	if err == nil && holder != nil {
+		fmt.Fprintf(os.Stderr, "\nthe job is held by %s (process %d on %s)\n", holder.Name(), holder.Holder.PID, holder.Holder.Host)
+		a.result["holder"] = map[string]any{"run": holder.Name(), "pid": holder.Holder.PID, "host": holder.Holder.Host}
 	}
-	state := "unfinished"
-	switch {
-	case run.Finished:
-		state = "finished"
-	case holder != nil && holder.Holds(&run.Record):
-		state = fmt.Sprintf("running (process %d on %s)", holder.Holder.PID, holder.Holder.Host)
-	}
-	fmt.Fprintf(os.Stderr, "run %s of job %s, created %s: %s\n", run.Run, run.Job.Name, run.Created.Format(time.RFC3339), state)
-	table := tabwriter.NewWriter(os.Stderr, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "STAGE\tTASKS DONE\tTASK TIME\tBYTES\tCOUNTS")
-	for _, name := range stageOrder {
-		if s := stages[name]; s != nil {
-			fmt.Fprintf(table, "%s\t%d\t%.1f s\t%s\t%v\n", name, s.Tasks, s.Seconds, human(s.Bytes), s.Counts)
-		} else {
-			fmt.Fprintf(table, "%s\t-\t\t\t\n", name)
-		}
-	}
-	a.result = map[string]any{"command": "status", "job": job.Name, "run": id, "state": state, "stages": stages}
-	return table.Flush()
+	return err
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +53,7 @@ func (a *app) verify(ctx context.Context, where string, o publish.VerifyOptions)
 	if run != "" {
 		o.Run = run
 	}
-	requests := bucket.Options{RequestTimeout: time.Duration(job.Timeouts.Request), Attempts: job.Retries.Request}
+	requests := bucketOptions(job)
 	if o.Labels, err = bucket.Open(ctx, labels, requests); err != nil {
 		return pipeline.BadConfig(err)
 	}
@@ -114,14 +113,14 @@ func locateLabels(where string) (job *pipeline.Job, labels, run string, err erro
 func (s *session) modelOf(ctx context.Context, r *pipeline.Record, job *pipeline.Job) (*publish.Model, error) {
 	then := *r.Job
 	then.Train = pipeline.Train{Type: "none"} // nothing is trained here
-	then.Local, then.Timeouts, then.Retries = job.Local, job.Timeouts, job.Retries
+	then.Local, then.Timeouts, then.Retries, then.Limits = job.Local, job.Timeouts, job.Retries, job.Limits
 	then.Runtime.Library, then.Runtime.Device = job.Runtime.Library, job.Runtime.Device
 	if job.Model.Path != "" && r.Loop == "" { // a loop's job names the network it began with
 		then.Model.Path = job.Model.Path
 	}
 	s.job = &then
 	var err error
-	requests := bucket.Options{RequestTimeout: time.Duration(then.Timeouts.Request), Attempts: then.Retries.Request}
+	requests := bucketOptions(&then)
 	if s.images, err = bucket.Open(ctx, then.Images.Bucket, requests); err != nil {
 		return nil, pipeline.BadConfig(fmt.Errorf("images of run %s: %w (--no-model needs none)", r.Run, err))
 	}

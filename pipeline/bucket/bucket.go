@@ -1,11 +1,13 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -30,15 +32,31 @@ type Options struct {
 	// RequestTimeout bounds a request without payload, and the time in which a
 	// transfer moves no byte. Default: 60 s.
 	RequestTimeout time.Duration
-	// Attempts bounds how often a request is made. Default: 5.
+	// Attempts bounds how often a request is made. Default: 10, which wait out
+	// some 90 s.
 	Attempts int
 	// Backoff is the mean wait before the second attempt; it doubles from one
-	// to the next, up to 30 s. Default: 250 ms.
+	// to the next, up to 30 s. A store that asks for more (Retry-After, see
+	// [Transport]) gets it, up to 2 minutes. Default: 250 ms.
 	Backoff time.Duration
+	// Requests bounds how many requests wait for the store's answer at once, of
+	// reads (with listings and deletes) and of writes each. A body that is
+	// being read does not count, an upload counts once for all its parts.
+	// Default: 256.
+	Requests int
+	// Retrying, if it is set, is told of each failure that is waited out, and
+	// of the wait. It must be safe for concurrent use.
+	Retrying func(err error, wait time.Duration)
 	// ETag returns the entity tag that a provider's own type holds, or "". as
-	// is the As method of a listed object or of a reader, see package blob. It
-	// may be nil: then tags in listings come from MD5 or from size and time.
+	// is the As method of a listed object, of a reader or of attributes, see
+	// package blob. It may be nil: then tags in listings come from MD5 or from
+	// size and time. [Open] sets it where there is a [Provider].
 	ETag func(as func(any) bool) string
+	// Answer returns the HTTP status and the error code of the store's answer
+	// that err holds, 0 and "" if it holds none. It may be nil: then only errors
+	// with methods like those of the AWS SDK are understood. [Open] sets it
+	// where there is a [Provider].
+	Answer func(err error) (status int, code string)
 }
 
 func (o Options) withDefaults() Options {
@@ -46,10 +64,13 @@ func (o Options) withDefaults() Options {
 		o.RequestTimeout = time.Minute
 	}
 	if o.Attempts <= 0 {
-		o.Attempts = 5
+		o.Attempts = 10
 	}
 	if o.Backoff <= 0 {
 		o.Backoff = 250 * time.Millisecond
+	}
+	if o.Requests <= 0 {
+		o.Requests = 256
 	}
 	return o
 }
@@ -77,12 +98,16 @@ type Bucket struct {
 	root    string // the folder of a local bucket, else ""
 	opts    Options
 	secrets []string // what no error may show
+	reads   slots
+	writes  slots
+	served  atomic.Bool // the store has granted a request
 }
 
 // New returns a Bucket on b, which it owns from then on. url is what [Bucket.URL]
 // and errors show. If b is of package filedriver it must not be prefixed.
 func New(b *blob.Bucket, url string, opts Options) *Bucket {
-	bucket := &Bucket{blob: b, url: url, opts: opts.withDefaults()}
+	opts = opts.withDefaults()
+	bucket := &Bucket{blob: b, url: url, opts: opts, reads: make(slots, opts.Requests), writes: make(slots, opts.Requests)}
 	var root filedriver.Root
 	if b.As(&root) {
 		bucket.root = string(root)
@@ -109,14 +134,17 @@ func (b *Bucket) LocalPath(key string) (path string, ok bool) {
 // Close releases the bucket. Its readers must be closed before.
 func (b *Bucket) Close() error { return b.fail("close", "", b.blob.Close()) }
 
+// As sets i to the driver's own type, as package blob does.
+func (b *Bucket) As(i any) bool { return b.blob.As(i) }
+
 // Stat describes the object under key. It fails with [ErrNotFound] if there is
 // none.
 func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
 	var o Object
-	err := b.request(ctx, func(ctx context.Context) error {
+	err := b.request(ctx, "stat", key, func(ctx context.Context) error {
 		a, err := b.blob.Attributes(ctx, key)
 		if err == nil {
-			o = Object{Key: key, Size: a.Size, ETag: a.ETag, ModTime: a.ModTime}
+			o = Object{Key: key, Size: a.Size, ETag: cmp.Or(b.tag(a.As), a.ETag), ModTime: a.ModTime}
 		}
 		return err
 	})

@@ -161,6 +161,7 @@ func (e apiError) ErrorCode() string   { return e.code }
 func (e apiError) HTTPStatusCode() int { return e.status }
 
 func TestTransient(t *testing.T) {
+	b := mustOpen(t, "mem://")
 	for _, c := range []struct {
 		err  error
 		want bool
@@ -179,6 +180,8 @@ func TestTransient(t *testing.T) {
 		{io.ErrUnexpectedEOF, true},
 		{&stalledError{}, true},
 		{&rangeError{}, false},
+		{fmt.Errorf("%w: %w", ErrExists, apiError{"BlobAlreadyExists", 409}), false},
+		{fmt.Errorf("%w: %w", ErrExists, errTaken), false},
 		{fmt.Errorf("%w: %w", errSource, io.ErrUnexpectedEOF), false},
 		{&fs.PathError{Err: syscall.ENOSPC}, false},
 		{&fs.PathError{Err: syscall.EACCES}, false},
@@ -186,7 +189,7 @@ func TestTransient(t *testing.T) {
 		{&fs.PathError{Err: syscall.EMFILE}, true},
 		{&fs.PathError{Err: syscall.ESTALE}, true},
 	} {
-		if got := transient(c.err); got != c.want {
+		if got := b.transient(c.err); got != c.want {
 			t.Errorf("transient(%T %v) = %v", c.err, c.err, got)
 		}
 	}
@@ -197,7 +200,7 @@ func TestUploadOfAChangingFile(t *testing.T) {
 	for size, claimed := range map[string]int64{"grown": 3, "shrunk": 9} {
 		src := memory([]byte("12345"))
 		src.size = claimed
-		if err := b.write(t.Context(), size, src, true, true); !errors.Is(err, errSource) {
+		if err := b.write(t.Context(), "upload", size, src, true, true); !errors.Is(err, errSource) {
 			t.Errorf("a file that has %s: %v", size, err)
 		}
 		if _, err := b.Stat(t.Context(), size); !errors.Is(err, ErrNotFound) {

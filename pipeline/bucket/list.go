@@ -35,7 +35,7 @@ func (b *Bucket) list(ctx context.Context, opts *blob.ListOptions, fn func(Objec
 	for token := blob.FirstPageToken; len(token) > 0; {
 		var objects []*blob.ListObject
 		var next []byte
-		err := b.request(ctx, func(ctx context.Context) (err error) {
+		err := b.request(ctx, "list", opts.Prefix, func(ctx context.Context) (err error) {
 			objects, next, err = b.blob.ListPage(ctx, token, pageSize, opts)
 			return err
 		})

@@ -38,7 +38,7 @@ func (b *Bucket) NewReader(ctx context.Context, key string, off, n int64) (*Read
 	if n >= 0 {
 		r.end = off + n
 	}
-	if err := b.retry(ctx, func(bool) error { return r.open() }); err != nil {
+	if err := b.retry(ctx, "read", key, func(ctx context.Context, _ bool) error { return r.open(ctx) }); err != nil {
 		r.drop()
 		return nil, b.fail("read", key, err)
 	}
@@ -60,10 +60,10 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	p = p[:min(int64(len(p)), r.end-r.off)]
-	err = r.bucket.retry(r.ctx, func(bool) error {
+	err = r.bucket.retry(r.ctx, "read", r.key, func(ctx context.Context, _ bool) error {
 		if r.src == nil {
-			if err := r.open(); err != nil {
-				return err
+			if err := r.open(ctx); err != nil {
+				return r.gone(err)
 			}
 		}
 		r.dog.resume()
@@ -77,7 +77,7 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		err = r.dog.explain(err)
+		err = r.gone(r.dog.explain(err))
 		r.drop()
 		return err
 	})
@@ -92,13 +92,17 @@ func (r *Reader) Close() error {
 }
 
 // open makes the request for what is left of the range.
-func (r *Reader) open() error {
-	r.dog = watch(r.ctx, r.bucket.opts.RequestTimeout)
+func (r *Reader) open(ctx context.Context) error {
+	release, err := r.bucket.reads.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	r.dog = watch(ctx, r.bucket.opts.RequestTimeout)
 	n := int64(-1)
 	if r.end >= 0 {
 		n = r.end - r.off
 	}
-	var err error
 	r.src, err = r.bucket.blob.NewRangeReader(r.dog.ctx, r.key, r.off, n, nil)
 	r.dog.pause()
 	if err == nil {
@@ -128,6 +132,15 @@ func (r *Reader) check() error {
 		return &rangeError{r.off, r.end, o.Size}
 	}
 	return nil
+}
+
+// gone says of an object that is missing in the middle of a read that it
+// changed: a store may look for the very version that was read.
+func (r *Reader) gone(err error) error {
+	if r.bucket.faultOf("read", err) != missing {
+		return err
+	}
+	return fmt.Errorf("%w: at byte %d it is gone", ErrChanged, r.off)
 }
 
 // drop ends the request in progress, if any.

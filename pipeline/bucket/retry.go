@@ -4,40 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"syscall"
+	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"gocloud.dev/gcerrors"
 )
 
 const maxBackoff = 30 * time.Second
 
 // retry calls attempt until it succeeds, fails for good, or has failed
-// Options.Attempts times. attempt is told whether an earlier one failed.
-func (b *Bucket) retry(ctx context.Context, attempt func(again bool) error) error {
+// Options.Attempts times. attempt is told whether an earlier one failed, and has
+// to use the context it is given. Failures are reported as those of op on key.
+func (b *Bucket) retry(ctx context.Context, op, key string, attempt func(ctx context.Context, again bool) error) error {
+	ctx, asked := withAsked(ctx)
 	again := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		if err := ctx.Err(); err != nil {
 			return struct{}{}, backoff.Permanent(err)
 		}
-		err := attempt(again)
+		err := attempt(ctx, again)
+		first := !again
 		again = true
 		switch {
 		case err == nil:
+			b.served.Store(true)
 			return struct{}{}, nil
 		case ctx.Err() != nil:
 			return struct{}{}, backoff.Permanent(ctx.Err())
-		case !transient(err):
+		case !b.transient(err), !first && b.diagnose(err, true) == skewed:
 			return struct{}{}, backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithMaxTries(uint(b.opts.Attempts)), backoff.WithMaxElapsedTime(0), backoff.WithBackOff(&backoff.ExponentialBackOff{
+	}, backoff.WithMaxTries(uint(b.opts.Attempts)), backoff.WithMaxElapsedTime(0), backoff.WithBackOff(&waits{backoff.ExponentialBackOff{
 		InitialInterval:     b.opts.Backoff,
 		RandomizationFactor: 0.5,
 		Multiplier:          2,
 		MaxInterval:         maxBackoff,
+	}, asked}), backoff.WithNotify(func(err error, wait time.Duration) {
+		if b.opts.Retrying != nil {
+			b.opts.Retrying(b.fail(op, key, err), wait)
+		}
 	}))
 	var permanent *backoff.PermanentError
 	if errors.As(err, &permanent) {
@@ -46,10 +53,32 @@ func (b *Bucket) retry(ctx context.Context, attempt func(again bool) error) erro
 	return err
 }
 
+// waits are the growing waits, or longer ones where the store asked for them:
+// those with up to a tenth more, so that its clients do not come back at once.
+type waits struct {
+	backoff.ExponentialBackOff
+	asked *atomic.Int64
+}
+
+func (w *waits) NextBackOff() time.Duration {
+	wait, asked := w.ExponentialBackOff.NextBackOff(), w.asked.Swap(0)
+	if asked <= 0 {
+		return wait
+	}
+	return max(wait, time.Duration(asked+rand.Int64N(asked/10+1)))
+}
+
 // request retries a request without much payload, each attempt with the time
 // limit.
-func (b *Bucket) request(ctx context.Context, do func(ctx context.Context) error) error {
-	return b.retry(ctx, func(bool) error { return b.limited(ctx, do) })
+func (b *Bucket) request(ctx context.Context, op, key string, do func(ctx context.Context) error) error {
+	return b.retry(ctx, op, key, func(ctx context.Context, _ bool) error {
+		release, err := b.reads.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return b.limited(ctx, do)
+	})
 }
 
 func (b *Bucket) limited(ctx context.Context, do func(ctx context.Context) error) error {
@@ -96,47 +125,15 @@ type stalledError struct{ limit time.Duration }
 func (e *stalledError) Error() string { return fmt.Sprintf("no progress within %v", e.limit) }
 func (e *stalledError) Unwrap() error { return context.DeadlineExceeded }
 
-// transient reports whether the same request may succeed later.
-func transient(err error) bool {
-	var stalled *stalledError
-	if errors.As(err, &stalled) {
-		return true
-	}
-	switch gcerrors.Code(err) {
-	case gcerrors.NotFound, gcerrors.AlreadyExists, gcerrors.FailedPrecondition, gcerrors.InvalidArgument,
-		gcerrors.PermissionDenied, gcerrors.Unimplemented:
-		return false
-	}
-	var outside *rangeError
-	if errors.Is(err, ErrChanged) || errors.Is(err, errSource) || errors.As(err, &outside) {
-		return false
-	}
-	// The methods of the AWS SDK's errors, whose types this package does not know.
-	var api interface{ ErrorCode() string }
-	if errors.As(err, &api) && api.ErrorCode() == "RequestTimeout" {
-		return true
-	}
-	var answer interface{ HTTPStatusCode() int }
-	if errors.As(err, &answer) {
-		switch code := answer.HTTPStatusCode(); code {
-		case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
-			return true
-		case http.StatusNotImplemented:
-			return false
-		default:
-			return code < 400 || code >= 500
-		}
-	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno.Temporary() || passing[errno]
-	}
-	return true
-}
+// slots bound how many requests wait for the store at once. Reads and writes
+// have slots of their own: a write may have to wait for the read it copies.
+type slots chan struct{}
 
-// passing are the system's errors that come from a network.
-var passing = map[syscall.Errno]bool{
-	syscall.ECONNABORTED: true, syscall.ECONNREFUSED: true, syscall.ECONNRESET: true, syscall.EPIPE: true,
-	syscall.EHOSTUNREACH: true, syscall.ENETUNREACH: true, syscall.ENETDOWN: true, syscall.ENOTCONN: true,
-	syscall.EIO: true, syscall.ESTALE: true, syscall.EBUSY: true,
+func (s slots) acquire(ctx context.Context) (release func(), err error) {
+	select {
+	case s <- struct{}{}:
+		return func() { <-s }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

@@ -19,7 +19,8 @@ import (
 //
 //	file:///absolute/path, file:relative/path   a folder; ?create_dir=true makes it
 //	mem://                                      memory, empty, of this Bucket alone
-//	s3://bucket/prefix?region=…                 and others, by the gocloud driver the program imports
+//	s3://bucket/prefix?region=…                 and others, by the [Provider] that is registered for the scheme,
+//	                                            or the gocloud driver that the program imports
 //
 // Parameters of the others are those of their driver.
 func Open(ctx context.Context, rawURL string, opts Options) (*Bucket, error) {
@@ -36,20 +37,27 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Bucket, error) {
 	shown := *u
 	shown.User, shown.RawQuery, shown.Fragment = nil, "", ""
 	var b *blob.Bucket
+	provider, isProvider := providerOf(u.Scheme)
 	switch mux := blob.DefaultURLMux(); {
 	case u.Scheme == filedriver.Scheme:
 		b, err = filedriver.URLOpener{}.OpenBucketURL(ctx, u)
 	case u.Scheme == memblob.Scheme:
 		b, err = new(memblob.URLOpener).OpenBucketURL(ctx, u)
+	case isProvider:
+		opts.ETag, opts.Answer = provider.ETag, provider.Answer
+		if provider.Secrets != nil {
+			secrets = longestFirst(append(secrets, everyForm(provider.Secrets())...))
+		}
+		b, err = openRemote(ctx, provider.Open, *u)
 	case mux.ValidBucketScheme(u.Scheme):
-		b, err = openRemote(ctx, mux, *u)
+		b, err = openRemote(ctx, mux.OpenBucketURL, *u)
 	default:
-		known = append(known, mux.BucketSchemes()...)
+		known = append(append(known, mux.BucketSchemes()...), registered()...)
 		slices.Sort(known)
 		err = fmt.Errorf("unknown scheme; this program knows %s", strings.Join(slices.Compact(known), ", "))
 	}
 	if err != nil {
-		return nil, &opError{redact("open bucket "+shown.String()+": "+err.Error(), secrets), []error{err}}
+		return nil, &opError{redact("open bucket "+shown.String()+": "+oneLine(err.Error()), secrets), []error{err}}
 	}
 	bucket := New(b, strings.TrimSuffix(shown.String(), "/"), opts)
 	switch {
@@ -62,79 +70,21 @@ func Open(ctx context.Context, rawURL string, opts Options) (*Bucket, error) {
 	return bucket, nil
 }
 
-// openRemote opens u by mux, with the path of u as the prefix of all keys.
-func openRemote(ctx context.Context, mux *blob.URLMux, u url.URL) (*blob.Bucket, error) {
+// openRemote opens u, with its path as the prefix of all keys.
+func openRemote(ctx context.Context, open func(context.Context, *url.URL) (*blob.Bucket, error), u url.URL) (*blob.Bucket, error) {
 	prefix := strings.Trim(u.Path, "/")
 	if prefix != "" && u.Query().Has("prefix") {
 		return nil, errors.New("it has a path and a parameter prefix; keep one of them")
 	}
 	u.Path, u.RawPath = "", ""
-	b, err := mux.OpenBucketURL(ctx, &u)
+	b, err := open(ctx, &u)
 	if err != nil || prefix == "" {
 		return b, err
 	}
 	return blob.PrefixedBucket(b, prefix+"/"), nil
 }
 
-var (
-	schemeOnly   = regexp.MustCompile(`^[a-z0-9]+:`)
-	storedSecret = regexp.MustCompile(`(?i)access_?key|secret|token|^sig$|sas|password|credential`)
-	secretName   = regexp.MustCompile(`(?i)key|secret|token|sig|sas|password|credential`)
-)
-
-// HoldsSecret tells whether a bucket URL has a user name, a password or a
-// parameter that no driver needs but as a secret: such a URL must not be
-// stored. (What errors hide is wider: kmskeyid is a name.)
-func HoldsSecret(rawURL string) bool {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return false
-	}
-	for name := range u.Query() {
-		if storedSecret.MatchString(name) {
-			return true
-		}
-	}
-	return u.User != nil
-}
-
-// secretsOf returns the parts of u that no message may show, in every form in
-// which they may turn up.
-func secretsOf(u *url.URL) []string {
-	var secrets []string
-	add := func(s string) {
-		if s != "" {
-			secrets = append(secrets, s, url.QueryEscape(s), url.PathEscape(s))
-		}
-	}
-	if u.User != nil {
-		add(u.User.String())
-		password, _ := u.User.Password()
-		add(password)
-		add(u.User.Username())
-	}
-	for name, values := range u.Query() {
-		if secretName.MatchString(name) {
-			for _, v := range values {
-				add(v)
-			}
-		}
-		for _, v := range values { // an endpoint may hold some, too
-			if inner, err := url.Parse(v); err == nil && inner.User != nil {
-				add(inner.User.String())
-			}
-		}
-	}
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	return slices.Compact(secrets)
-}
-
-func redact(text string, secrets []string) string {
-	for _, s := range secrets {
-		text = strings.ReplaceAll(text, s, "REDACTED")
-	}
-	return text
-}
+var schemeOnly = regexp.MustCompile(`^[a-z0-9]+:`)
 
 // opError is an error whose text was freed of secrets. What it wraps serves
 // errors.Is and errors.As and should not be printed.
@@ -159,14 +109,24 @@ func (b *Bucket) fail(op, key string, err error) error {
 	if key != "" {
 		object += "/" + key
 	}
-	causes := []error{err}
-	detail := err.Error()
-	switch {
-	case errors.Is(err, ErrExists):
+	causes, detail := []error{err}, oneLine(err.Error())
+	if errors.Is(err, ErrExists) {
 		detail = ErrExists.Error()
-	case gcerrors.Code(err) == gcerrors.NotFound:
-		causes = []error{ErrNotFound, err}
-		detail = ErrNotFound.Error()
+	} else if f := b.faultOf(op, err); sentinel[f] != nil {
+		causes = []error{sentinel[f], err}
+		if detail = sentinel[f].Error() + ": " + detail; f == missing {
+			detail = ErrNotFound.Error()
+		}
 	}
 	return &opError{redact(fmt.Sprintf("%s %s: %s", op, object, detail), b.secrets), causes}
+}
+
+// faultOf is diagnose for a request of this package. A write or a listing that
+// finds something missing misses the bucket.
+func (b *Bucket) faultOf(op string, err error) fault {
+	f := b.diagnose(err, !slices.Contains([]string{"list", "create", "put", "upload", "copy to"}, op))
+	if f == unknown && gcerrors.Code(err) == gcerrors.NotFound {
+		return missing
+	}
+	return f
 }

@@ -20,6 +20,10 @@ import (
 // request's time.
 const inFlight = 5
 
+// longBody is the size, in bytes, from which a body is not sent again on the
+// mere chance that its key is free.
+const longBody = 1 << 20
+
 // errSource marks a failure of what is uploaded, not of the store.
 var errSource = errors.New("read what is to be uploaded")
 
@@ -28,14 +32,14 @@ var errSource = errors.New("read what is to be uploaded")
 // succeeds. If an attempt failed and the next one finds the key taken by the
 // very same bytes, that was the failed attempt, and Create succeeds; so data
 // should name its writer. (A driver that repeats requests itself can yield
-// ErrExists for an attempt of one's own: who cares reads the object.)
+// ErrExists for an attempt of one's own: see [Provider].)
 func (b *Bucket) Create(ctx context.Context, key string, data []byte) error {
-	return b.fail("create", key, b.write(ctx, key, memory(data), true, false))
+	return b.fail("create", key, b.write(ctx, "create", key, memory(data), true, false))
 }
 
 // Put stores data under key, in the place of what was there.
 func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
-	return b.fail("put", key, b.write(ctx, key, memory(data), false, false))
+	return b.fail("put", key, b.write(ctx, "put", key, memory(data), false, false))
 }
 
 // Upload stores the file at localPath, which must not change meanwhile, under
@@ -51,7 +55,7 @@ func (b *Bucket) Upload(ctx context.Context, key, localPath string) error {
 		return b.fail("upload", key, fmt.Errorf("%w: %w", errSource, err))
 	}
 	src := source{info.Size(), func() (io.ReadCloser, error) { return os.Open(localPath) }}
-	return b.fail("upload", key, b.write(ctx, key, src, true, true))
+	return b.fail("upload", key, b.write(ctx, "upload", key, src, true, true))
 }
 
 // Copy stores the object under key as dstKey of the bucket dst, like
@@ -68,13 +72,13 @@ func (b *Bucket) Copy(ctx context.Context, key string, dst *Bucket, dstKey strin
 		}
 		return r, nil
 	}}
-	return dst.fail("copy to", dstKey, dst.write(ctx, dstKey, src, true, true))
+	return dst.fail("copy to", dstKey, dst.write(ctx, "copy to", dstKey, src, true, true))
 }
 
 // Delete removes the object under key; there need not be one.
 func (b *Bucket) Delete(ctx context.Context, key string) error {
-	err := b.request(ctx, func(ctx context.Context) error { return b.blob.Delete(ctx, key) })
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	err := b.request(ctx, "delete", key, func(ctx context.Context) error { return b.blob.Delete(ctx, key) })
+	if err != nil && b.faultOf("delete", err) == missing {
 		return nil
 	}
 	return b.fail("delete", key, err)
@@ -116,17 +120,21 @@ func memory(data []byte) source {
 
 // write stores src under key. An exclusive write that finds the key taken by
 // the same bytes succeeds if it may be its own, or if it is idempotent.
-func (b *Bucket) write(ctx context.Context, key string, src source, exclusive, idempotent bool) error {
+func (b *Bucket) write(ctx context.Context, op, key string, src source, exclusive, idempotent bool) error {
 	if b.root != "" {
 		if err := filedriver.CheckKey(key); err != nil {
 			return err
 		}
 	}
 	opts := &blob.WriterOptions{ContentType: contentType(key), IfNotExist: exclusive}
-	return b.retry(ctx, func(again bool) error {
-		err := b.send(ctx, key, src, opts)
-		code := gcerrors.Code(err)
-		if !exclusive || code != gcerrors.FailedPrecondition && code != gcerrors.AlreadyExists {
+	return b.retry(ctx, op, key, func(ctx context.Context, again bool) error {
+		// A store that refuses a long body may close the connection instead of
+		// answering: before it is sent again, see whether the key is taken.
+		var err error = errTaken
+		if !again || !exclusive || src.size < longBody || !b.there(ctx, key) {
+			err = b.send(ctx, key, src, opts)
+		}
+		if err == nil || !exclusive || !b.taken(err) {
 			return err
 		}
 		if again || idempotent {
@@ -139,6 +147,33 @@ func (b *Bucket) write(ctx context.Context, key string, src source, exclusive, i
 	})
 }
 
+// errTaken says that an object was seen where one is to be created.
+var errTaken = errors.New("there is an object under this key")
+
+// there reports whether there is an object under key; not, if that cannot be
+// found out.
+func (b *Bucket) there(ctx context.Context, key string) bool {
+	return b.limited(ctx, func(ctx context.Context) error {
+		_, err := b.blob.Attributes(ctx, key)
+		return err
+	}) == nil
+}
+
+// taken reports whether a write failed for what is there already.
+func (b *Bucket) taken(err error) bool {
+	if errors.Is(err, errTaken) {
+		return true
+	}
+	switch b.diagnose(err, false) {
+	case taken:
+		return true
+	case unknown:
+		code := gcerrors.Code(err)
+		return code == gcerrors.FailedPrecondition || code == gcerrors.AlreadyExists
+	}
+	return false
+}
+
 // send makes one attempt. It goes through blob.Bucket.Upload because a writer
 // of gocloud's Azure driver panics when a streamed write fails.
 func (b *Bucket) send(ctx context.Context, key string, src source, opts *blob.WriterOptions) error {
@@ -147,6 +182,11 @@ func (b *Bucket) send(ctx context.Context, key string, src source, opts *blob.Wr
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
 	defer r.Close()
+	release, err := b.writes.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	dog := watch(ctx, inFlight*b.opts.RequestTimeout)
 	defer dog.stop()
 	s := &sending{r: r, left: src.size, dog: dog}
@@ -205,6 +245,10 @@ func contentType(key string) string {
 		return "application/vnd.apache.parquet"
 	case ".html":
 		return "text/html; charset=utf-8"
+	case ".js":
+		return "text/javascript; charset=utf-8"
+	case ".jpg":
+		return "image/jpeg"
 	case ".md":
 		return "text/markdown; charset=utf-8"
 	}

@@ -34,6 +34,46 @@ func Compare(clusters, truth []int32) (Scores, error) {
 	return t.scores(), nil
 }
 
+// NMI is that of [Compare] for two clusterings that were counted already:
+// overlaps[i][j] rows, a whole number, are in cluster i of the one and in cluster
+// j of the other. All rows of overlaps are of one length, and only read. It fails
+// if they count nothing.
+func NMI(overlaps [][]float64) (float64, error) {
+	t := &table{}
+	var class []int64 // rows of each column
+	for _, row := range overlaps {
+		if class == nil {
+			class = make([]int64, len(row))
+		}
+		first, rows := len(t.cells), int64(0)
+		for j, n := range row {
+			if n > 0 {
+				t.cells = append(t.cells, cell{int32(len(t.clusters)), int32(j), int64(n)})
+				class[j] += int64(n)
+				rows += int64(n)
+			}
+		}
+		if len(t.cells) > first {
+			t.clusters = append(t.clusters, rows)
+			t.rows += rows
+		}
+	}
+	if t.rows == 0 {
+		return 0, errors.New("compare clusterings: no rows")
+	}
+	rank := make([]int32, len(class))
+	for j, n := range class {
+		if n > 0 {
+			rank[j] = int32(len(t.classes))
+			t.classes = append(t.classes, n)
+		}
+	}
+	for i := range t.cells {
+		t.cells[i].class = rank[t.cells[i].class]
+	}
+	return t.nmi(), nil
+}
+
 // Chance returns the mean scores of labels that say nothing: clusters of the
 // same sizes as those given, dealt to the rows at random, draws times. The same
 // seed gives the same result. It fails as [Compare] does, and for draws < 1.

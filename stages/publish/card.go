@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sela/pipeline"
+	"sela/schemas"
 	"sela/sinkhorn"
 	"sela/stages/solve"
 )
@@ -57,15 +58,66 @@ func largestRatio(l *solve.Labelling) float64 {
 	return float64(l.LargestCount) * float64(l.Clusters) / float64(l.Rows)
 }
 
+// headFiles adds up the label files of each head.
+func headFiles(m *pipeline.Manifest, heads int) []schemas.FileStats {
+	sums := make([]schemas.FileStats, heads)
+	for _, f := range m.Files {
+		for h := range sums {
+			if strings.HasPrefix(f.Name, fmt.Sprintf("labels/head=%d/", h)) {
+				sums[h].Rows += f.Rows
+				sums[h].Bytes += f.Bytes
+			}
+		}
+	}
+	return sums
+}
+
+// columns describes the label tables of this run.
+func columns(run *pipeline.Run) []schemas.Column {
+	all := schemas.LabelColumns(run.Job.Label.TopK > 0)
+	for i := range all {
+		if all[i].Name == "label" {
+			all[i].Meaning = labelMeans(&run.Job.Solve)
+		}
+	}
+	return all
+}
+
+// front is the card's front matter: a configuration of each head, with the
+// types that the files have, as Hugging Face's datasets and viewers read it.
+func front(b *strings.Builder, columns []schemas.Column, heads []schemas.FileStats) {
+	fmt.Fprintln(b, "---\nconfigs:")
+	for h := range heads {
+		fmt.Fprintf(b, "  - config_name: head%d\n    data_files:\n      - split: train\n        path: labels/head=%d/part-*.parquet\n", h, h)
+	}
+	fmt.Fprintln(b, "dataset_info:")
+	for h, sum := range heads {
+		fmt.Fprintf(b, "  - config_name: head%d\n    features:\n", h)
+		features(b, "      ", columns)
+		fmt.Fprintf(b, "    splits:\n      - name: train\n        num_examples: %d\n        num_bytes: %d\n", sum.Rows, sum.Bytes)
+	}
+	fmt.Fprintln(b, "tags: [self-labelling, sela]\n---")
+}
+
+func features(b *strings.Builder, indent string, columns []schemas.Column) {
+	for _, c := range columns {
+		fmt.Fprintf(b, "%s- name: %s\n", indent, c.Name)
+		if c.Fields == nil {
+			fmt.Fprintf(b, "%s  dtype: %s\n", indent, c.Type)
+			continue
+		}
+		fmt.Fprintf(b, "%s  list:\n", indent)
+		features(b, indent+"    ", c.Fields)
+	}
+}
+
 // card writes the data set's README: front matter that dataset viewers read,
 // then what a person wants to know before using the labels.
 func (s *Stage) card(run *pipeline.Run, m *pipeline.Manifest) []byte {
 	var b strings.Builder
-	fmt.Fprintln(&b, "---\nconfigs:")
-	for h := range s.solutions {
-		fmt.Fprintf(&b, "  - config_name: head%d\n    data_files:\n      - split: train\n        path: labels/head=%d/part-*.parquet\n", h, h)
-	}
-	fmt.Fprintf(&b, "tags: [self-labelling, sela]\n---\n# Labels of job %s\n\n", run.Job.Name)
+	columns := columns(run)
+	front(&b, columns, headFiles(m, len(s.solutions)))
+	fmt.Fprintf(&b, "# Labels of job %s\n\n", run.Job.Name)
 	fmt.Fprintf(&b, "Run `%s`, made by sela %s from %d images; %d more could not be used (see `quarantine/`).\n", run.Run, run.Provenance.Code, s.shards.Usable(), s.shards.Rejected)
 	fmt.Fprintln(&b, origin(&run.Job.Solve))
 	fmt.Fprint(&b, "\n")
@@ -80,18 +132,12 @@ func (s *Stage) card(run *pipeline.Run, m *pipeline.Manifest) []byte {
 		fmt.Fprintf(&b, "| %d | %d | %d | %s | %d | %.2e | %d | %d | %.2f |\n", h, c.Clusters, c.Rows, solvedBy(&c), c.Passes, c.MarginalL1, c.SmallestCount, c.LargestCount, c.MaxCountRatio)
 	}
 	fmt.Fprint(&b, "\n## Columns of `labels/head=<h>/part-*.parquet`\n\n"+
-		"| column | meaning |\n| --- | --- |\n"+
-		"| row | number of the image in this run's listing |\n"+
-		"| key, member | the object, and the member within it if it is a tar shard; together they identify the image |\n"+
-		"| sha256 | of the image's bytes |\n"+
-		"| label | "+labelMeans(&run.Job.Solve)+" |\n"+
-		"| prob | probability of the label under the assignment; null where labels have none |\n"+
-		"| model_label, model_prob | the model's own argmax and its probability, before balancing |\n"+
-		"| prev_label | label of the same image in the run before, where one was given |\n"+
-		"| top_k | most probable clusters with their probabilities, where asked for |\n\n"+
-		"The head is in the folder's name (hive layout). Files whose names begin with `_` describe the data set; it is complete when `_SUCCESS` is there.\n\n"+
+		schemas.Markdown(columns)+
+		"\nThe head is in the folder's name (hive layout). Files whose names begin with `_` describe the data set; it is complete when `_SUCCESS` is there.\n\n"+
 		"```sql\nSELECT head, label, count(*) FROM read_parquet('labels/*/*.parquet', hive_partitioning = true) GROUP BY ALL;\n```\n\n"+
 		"```python\nimport pandas as pd\ndf = pd.read_parquet(\"labels\")  # one row per image and head\n```\n\n"+
+		"```python\nfrom datasets import load_dataset\ntrain = load_dataset(\".\", \"head0\", split=\"train\")  # this folder\n```\n\n"+
+		"`croissant.json` describes the files for readers of Croissant 1.0.\n\n"+
 		"## Provenance\n\n")
 	p := run.Provenance
 	for _, row := range [][2]string{{"manifest digest", m.Digest}, {"listing digest", m.Listing}, {"model", p.Model}, {"preprocessing", p.Preprocessing},

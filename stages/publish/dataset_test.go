@@ -42,7 +42,7 @@ func newDataSet(t *testing.T, o runtest.Options) *dataSet {
 func (d *dataSet) verify(t *testing.T, o VerifyOptions) (*Report, error) {
 	t.Helper()
 	o.Labels, o.Dir, o.Bytes = runtest.Bucket(t, "file://"+d.labels), t.TempDir(), 64<<20
-	if o.Model == nil {
+	if o.Model == nil && d.of != nil {
 		o.Model = d.modelOn(t, d.of.Provenance)
 	}
 	report, err := Verify(context.Background(), o)

@@ -53,7 +53,7 @@ func TestOtherLabellers(t *testing.T) {
 				t.Errorf("%+v", *last)
 			}
 			card := string(d.read("README.md"))
-			for _, must := range []string{says, "| 1 | 3 | 1500 | " + method + " | ", "null where labels have none"} {
+			for _, must := range []string{says, "| 1 | 3 | 1500 | " + method + " | ", "null for k-means and the like"} {
 				if !strings.Contains(card, must) {
 					t.Errorf("the card does not say %q:\n%s", must, card)
 				}

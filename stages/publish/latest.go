@@ -46,15 +46,10 @@ func readPointer(ctx context.Context, labels *bucket.Bucket, key string) (*Lates
 
 // Newest returns the newest published run of a job, or nil where there is none.
 func Newest(ctx context.Context, labels *bucket.Bucket, job string) (*Latest, error) {
-	var keys []string
-	err := labels.List(ctx, markers, func(o bucket.Object) error {
-		keys = append(keys, o.Key)
-		return nil
-	})
+	keys, err := listMarkers(ctx, labels)
 	if err != nil {
-		return nil, fmt.Errorf("list the runs published in %s: %w", labels.URL(), err)
+		return nil, err
 	}
-	slices.Sort(keys)
 	for _, key := range slices.Backward(keys) {
 		l, err := readPointer(ctx, labels, key)
 		if err != nil {

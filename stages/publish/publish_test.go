@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"sela/pipeline/bucket"
 	"sela/pipeline/bucket/buckettest"
 	"sela/pipeline/bucket/filedriver"
+	"sela/schemas"
 	"sela/stages/internal/runtest"
 	"sela/stages/label"
 )
@@ -56,7 +58,7 @@ func TestPublish(t *testing.T) {
 	t.Run("names", func(t *testing.T) {
 		marker := markers + r.Created.Format("20060102T150405.000000Z") + "-run-1.json"
 		names := []string{"LATEST", marker}
-		for _, name := range []string{"README.md", "_SUCCESS", "_manifest.json", "labels/head=0/part-00000.parquet", "labels/head=1/part-00000.parquet",
+		for _, name := range []string{"README.md", "_SUCCESS", "_manifest.json", "croissant.json", "labels/head=0/part-00000.parquet", "labels/head=1/part-00000.parquet",
 			"potentials/head-0.parquet", "potentials/head-1.parquet", "quarantine/part-extract-00000.parquet", "run.json"} {
 			names = append(names, "runs/run-1/"+name)
 		}
@@ -118,7 +120,7 @@ func TestPublish(t *testing.T) {
 	})
 
 	t.Run("existing objects", func(t *testing.T) {
-		for _, name := range []string{"labels/head=1/part-00000.parquet", "potentials/head-0.parquet", "run.json", "README.md", "_manifest.json"} {
+		for _, name := range []string{"labels/head=1/part-00000.parquet", "potentials/head-0.parquet", "run.json", "README.md", "croissant.json", "_manifest.json"} {
 			labels := folder(t)
 			if err := labels.Put(ctx, "runs/run-1/"+name, []byte("another")); err != nil {
 				t.Fatal(err)
@@ -173,31 +175,67 @@ func TestPublish(t *testing.T) {
 		if len(parts) != 3 || parts[0] != "" {
 			t.Fatalf("no front matter in %.200q", text)
 		}
-		var front struct {
-			Configs []struct {
-				Name  string                         `yaml:"config_name"`
-				Files []struct{ Split, Path string } `yaml:"data_files"`
-			}
-			Tags []string
-		}
-		if err := yaml.UnmarshalWithOptions([]byte(parts[1]), &front, yaml.Strict()); err != nil {
-			t.Fatal(err)
-		}
-		if len(front.Configs) != 2 || len(front.Tags) == 0 {
-			t.Fatalf("%+v", front)
-		}
-		for h, c := range front.Configs {
-			file := fmt.Sprintf("labels/head=%d/part-00000.parquet", h)
-			if ok, err := path.Match(c.Files[0].Path, file); !ok || err != nil || c.Name != fmt.Sprintf("head%d", h) {
-				t.Errorf("%+v does not match %s", c, file)
-			}
-		}
+		checkFront(t, parts[1], 60, false)
 		for _, must := range []string{"run-1", "60 images", "2 more", r.Provenance.Model, "| 1 | 3 | 60 |"} {
 			if !strings.Contains(parts[2], must) {
 				t.Errorf("the card does not say %q", must)
 			}
 		}
 	})
+}
+
+// checkFront reads a card's front matter: a configuration of each of two heads,
+// with so many images and the types of the label table.
+func checkFront(t *testing.T, text string, images int64, topK bool) {
+	t.Helper()
+	type feature struct {
+		Name, Dtype string
+		List        []struct{ Name, Dtype string }
+	}
+	var front struct {
+		Configs []struct {
+			Name  string                         `yaml:"config_name"`
+			Files []struct{ Split, Path string } `yaml:"data_files"`
+		}
+		Info []struct {
+			Name     string `yaml:"config_name"`
+			Features []feature
+			Splits   []struct {
+				Name   string
+				Images int64 `yaml:"num_examples"`
+				Bytes  int64 `yaml:"num_bytes"`
+			}
+		} `yaml:"dataset_info"`
+		Tags []string
+	}
+	if err := yaml.UnmarshalWithOptions([]byte(text), &front, yaml.Strict()); err != nil {
+		t.Fatal(err)
+	}
+	if len(front.Configs) != 2 || len(front.Info) != 2 || len(front.Tags) == 0 {
+		t.Fatalf("%+v", front)
+	}
+	var want []feature
+	for _, c := range schemas.LabelColumns(topK) {
+		f := feature{Name: c.Name, Dtype: c.Type}
+		for _, inner := range c.Fields {
+			f.Dtype = ""
+			f.List = append(f.List, struct{ Name, Dtype string }{inner.Name, inner.Type})
+		}
+		want = append(want, f)
+	}
+	for h, c := range front.Configs {
+		name, file := fmt.Sprintf("head%d", h), fmt.Sprintf("labels/head=%d/part-00000.parquet", h)
+		if ok, err := path.Match(c.Files[0].Path, file); !ok || err != nil || c.Name != name || c.Files[0].Split != "train" {
+			t.Errorf("%+v does not match %s", c, file)
+		}
+		info := front.Info[h]
+		if info.Name != name || len(info.Splits) != 1 || info.Splits[0].Name != "train" || info.Splits[0].Images != images || info.Splits[0].Bytes < images {
+			t.Errorf("%+v is not that of %d images", info, images)
+		}
+		if !reflect.DeepEqual(info.Features, want) {
+			t.Errorf("features %+v, want %+v", info.Features, want)
+		}
+	}
 }
 
 func fileBucket(t *testing.T, dir string) *blob.Bucket {

@@ -4,7 +4,7 @@
 //
 //	<labels>/runs/<run>/labels/head=<h>/part-*.parquet
 //	<labels>/runs/<run>/potentials/, quarantine/
-//	<labels>/runs/<run>/run.json, README.md, _manifest.json, then _SUCCESS
+//	<labels>/runs/<run>/run.json, README.md, croissant.json, _manifest.json, then _SUCCESS
 //	<labels>/published/<created>-<run>.json     one per published run
 //	<labels>/LATEST                             {run, manifest, sha256}
 package publish
@@ -20,6 +20,7 @@ import (
 
 	"sela/pipeline"
 	"sela/pipeline/bucket"
+	"sela/stages/diff"
 	"sela/stages/extract"
 	"sela/stages/label"
 	"sela/stages/list"
@@ -45,6 +46,9 @@ type Result struct {
 	SHA256   string `json:"sha256"`   // of the manifest file
 	Digest   string `json:"digest"`   // of what it lists, the same for equal label sets
 	Labels   int64  `json:"labels"`   // rows of all heads
+	// Compared says how labels changed since the run before, where the job's gate
+	// asked for it.
+	Compared *diff.Comparison `json:"compared,omitempty"`
 }
 
 // Name implements [pipeline.Stage].
@@ -91,7 +95,8 @@ func task(run *pipeline.Run, shards *extract.Shards, files []pipeline.Output) pi
 // Do implements [pipeline.Stage].
 func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) error {
 	run := a.Run
-	if err := s.gate(run); err != nil {
+	compared, err := s.gate(ctx, run)
+	if err != nil {
 		return err
 	}
 	prefix := "runs/" + run.Run + "/"
@@ -117,11 +122,15 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 	if err != nil {
 		return err
 	}
+	described, err := croissant(run, manifest, len(s.solutions))
+	if err != nil {
+		return err
+	}
 	// _SUCCESS is last: until it is there, readers see no data set.
 	for _, o := range []struct {
 		name string
 		data []byte
-	}{{"run.json", record}, {"README.md", s.card(run, manifest)}, {"_manifest.json", raw}, {"_SUCCESS", nil}} {
+	}{{"run.json", record}, {"README.md", s.card(run, manifest)}, {croissantName, described}, {"_manifest.json", raw}, {"_SUCCESS", nil}} {
 		if err := create(ctx, s.Labels, prefix+o.name, o.data); err != nil {
 			return fmt.Errorf("publish %s: %w", o.name, err)
 		}
@@ -132,7 +141,7 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 		return err
 	}
 	a.Count("labels", labels)
-	return a.Result(Result{Folder: s.Labels.URL() + "/" + prefix, Manifest: latest.Manifest, SHA256: latest.SHA256, Digest: manifest.Digest, Labels: labels})
+	return a.Result(Result{Folder: s.Labels.URL() + "/" + prefix, Manifest: latest.Manifest, SHA256: latest.SHA256, Digest: manifest.Digest, Labels: labels, Compared: compared})
 }
 
 // publicRecord is the run's record as it was written at its start, so that it
@@ -151,8 +160,8 @@ func publicRecord(ctx context.Context, run *pipeline.Run) ([]byte, error) {
 	return json.MarshalIndent(record, "", "  ")
 }
 
-// gate refuses label sets that are not what they claim to be.
-func (s *Stage) gate(run *pipeline.Run) error {
+// sound refuses label sets that are not what they claim to be.
+func (s *Stage) sound(run *pipeline.Run) error {
 	limit := run.Job.Label.MaxCountRatio
 	for h, sol := range s.solutions {
 		if sol.Labelling != nil {

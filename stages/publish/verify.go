@@ -299,7 +299,7 @@ func (v *verifier) readRecord(ctx context.Context) error {
 }
 
 // describing are the objects of a published folder that no manifest lists.
-var describing = map[string]bool{"run.json": true, "README.md": true, "_manifest.json": true, "_SUCCESS": true}
+var describing = map[string]bool{"run.json": true, "README.md": true, croissantName: true, "_manifest.json": true, "_SUCCESS": true}
 
 // listObjects compares the folder with the manifest.
 func (v *verifier) listObjects(ctx context.Context) error {
@@ -308,7 +308,7 @@ func (v *verifier) listObjects(ctx context.Context) error {
 	for _, f := range v.manifest.Files {
 		missing[f.Name] = f.Bytes
 	}
-	var bytes int64
+	var objects, bytes int64
 	err := v.Labels.List(ctx, v.prefix, func(o bucket.Object) error {
 		name := strings.TrimPrefix(o.Key, v.prefix)
 		want, listed := missing[name]
@@ -319,6 +319,9 @@ func (v *verifier) listObjects(ctx context.Context) error {
 			c.fail("%s is not in the manifest: readers would take it for a part of the data set", name)
 		case want != o.Size:
 			c.fail("%s has %d bytes, the manifest says %d", name, o.Size, want)
+		}
+		if !o.IsDir {
+			objects++
 		}
 		bytes += o.Size
 		return nil
@@ -331,6 +334,6 @@ func (v *verifier) listObjects(ctx context.Context) error {
 			c.fail("%s is missing", f.Name)
 		}
 	}
-	c.done("%d objects of %d bytes, none that the manifest does not list", len(v.manifest.Files)+len(describing), bytes)
+	c.done("%d objects of %d bytes, none that the manifest does not list", objects, bytes)
 	return nil
 }

@@ -21,6 +21,7 @@ type solver struct {
 	evaluator sinkhorn.Evaluator
 	options   sinkhorn.Options
 	sample    sinkhorn.Source // all of it, in the precision of the model; nil where there is none
+	trace     trace
 	close     []func()
 }
 
@@ -61,7 +62,7 @@ func (s *Stage) open(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) 
 	v.options = sinkhorn.Options{
 		Method: sinkhorn.Method(spec.Method), Lambda: spec.Lambda, Tol: spec.Tolerance, MaxIterations: spec.MaxIterations,
 		Anneal: spec.Anneal, Workers: cmp.Or(spec.Workers, runtime.GOMAXPROCS(0)),
-		Recorder:   &recorder{attempt: a},
+		Recorder:   &recorder{a, &v.trace},
 		Checkpoint: &kept,
 	}
 	if v.options.Marginals, err = Marginals(&spec, s.shards.Heads[head].Clusters); err != nil {

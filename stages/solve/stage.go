@@ -60,6 +60,9 @@ type Result struct {
 	Certificate sinkhorn.Certificate `json:"certificate,omitzero"`
 	Labelling   *Labelling           `json:"labelling,omitempty"`
 	Stored      *Stored              `json:"stored,omitempty"`
+	// Trace has the passes of the solve, thinned if they are many; nil of a
+	// labelling.
+	Trace []Pass `json:"trace,omitempty"`
 }
 
 // Stored says what the compact form of the log-probabilities changes: of so
@@ -156,7 +159,7 @@ func (s *Stage) transport(ctx context.Context, t pipeline.Task, a *pipeline.Atte
 			return s.explain(ctx, err)
 		}
 	}
-	outcome := Result{Head: head, Certificate: result.Certificate}
+	outcome := Result{Head: head, Certificate: result.Certificate, Trace: v.trace.upTo(&result.Certificate)}
 	if outcome.Stored, err = v.stored(ctx, a.Run.Job, result.V); err != nil {
 		return err
 	}
@@ -239,9 +242,13 @@ func (s *Stage) ofImage(ctx context.Context, number int64, err error) error {
 }
 
 // recorder turns the solver's progress into events.
-type recorder struct{ attempt *pipeline.Attempt }
+type recorder struct {
+	attempt *pipeline.Attempt
+	trace   *trace
+}
 
 func (r *recorder) Record(p sinkhorn.Progress) {
+	r.trace.add(p)
 	e := pipeline.Event{Kind: pipeline.PassDone, Stage: Name, Task: r.attempt.Task.ID, Rows: p.Rows,
 		Attrs: []slog.Attr{slog.Int("passes", p.Passes), slog.Float64("marginal_l1", p.MarginalL1)}}
 	if p.Checked {

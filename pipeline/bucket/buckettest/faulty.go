@@ -62,8 +62,10 @@ func (f *Faults) before(ctx context.Context, call, key string) error {
 		select {
 		case <-time.After(f.Latency):
 		case <-ctx.Done():
-			return ctx.Err()
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if f.hit(&f.calls, f.Refuse) {
 		return fmt.Errorf("%w: %s %q refused", ErrInjected, call, key)
@@ -204,8 +206,7 @@ func (b *faulty) NewTypedWriter(ctx context.Context, key, contentType string, op
 	if err := b.faults.before(ctx, "write", key); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := b.inner.NewWriter(ctx, key, &blob.WriterOptions{
+	return &faultyWriter{ctx: ctx, bucket: b, key: key, opts: &blob.WriterOptions{
 		BufferSize:                  opts.BufferSize,
 		MaxConcurrency:              opts.MaxConcurrency,
 		CacheControl:                opts.CacheControl,
@@ -218,37 +219,48 @@ func (b *faulty) NewTypedWriter(ctx context.Context, key, contentType string, op
 		BeforeWrite:                 opts.BeforeWrite,
 		DisableContentTypeDetection: true,
 		IfNotExist:                  opts.IfNotExist,
-	})
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	return &faultyWriter{Writer: w, cancel: cancel, faults: b.faults, key: key}, nil
+	}}, nil
 }
 
+// faultyWriter uploads, or writes if it must: gocloud's Azure driver panics when
+// what was written cannot be sent.
 type faultyWriter struct {
-	*blob.Writer
-	cancel context.CancelFunc
-	faults *Faults
+	ctx    context.Context
+	bucket *faulty
 	key    string
-	err    error
+	opts   *blob.WriterOptions
+	w      *blob.Writer // of Write, else nil
+	done   bool         // Upload was called
+	err    error        // its error
 }
 
 func (w *faultyWriter) Upload(r io.Reader) error {
-	_, w.err = w.ReadFrom(r)
+	w.done, w.err = true, w.bucket.inner.Upload(w.ctx, w.key, r, w.opts)
 	return w.err
 }
 
+func (w *faultyWriter) Write(p []byte) (int, error) {
+	if err := w.open(); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
+}
+
+func (w *faultyWriter) open() (err error) {
+	if w.w == nil {
+		w.w, err = w.bucket.inner.NewWriter(w.ctx, w.key, w.opts)
+	}
+	return err
+}
+
 func (w *faultyWriter) Close() error {
-	if w.err != nil {
-		w.cancel() // or the inner bucket would complete the object
+	err := w.err
+	if !w.done {
+		if err = w.open(); err == nil {
+			err = w.w.Close()
+		}
 	}
-	err := w.Writer.Close()
-	w.cancel()
-	if w.err != nil {
-		return w.err
-	}
-	return w.faults.after(err, "write", w.key)
+	return w.bucket.faults.after(err, "write", w.key)
 }
 
 func (b *faulty) Copy(ctx context.Context, dstKey, srcKey string, opts *driver.CopyOptions) error {

@@ -55,31 +55,75 @@ func (p *Run) Files(head int) []pipeline.Output {
 	return files
 }
 
-// Labels prepares a walk over a head's labels, whose files run fetches. A head
+// Fetcher makes objects available as local files; a [pipeline.Run] is one.
+type Fetcher interface {
+	FetchFrom(ctx context.Context, from *bucket.Bucket, key string, o pipeline.Output) (local string, release func(), err error)
+}
+
+// Heads counts the heads that have label tables.
+func (p *Run) Heads() int {
+	heads := 0
+	for len(p.Files(heads)) > 0 {
+		heads++
+	}
+	return heads
+}
+
+// Held is how many bytes of fetched files a walk over a head's labels, or a
+// [Run.Read], holds at a time: those of one file, none of a local bucket.
+func (p *Run) Held(head int) int64 {
+	var held int64
+	for _, f := range p.Files(head) {
+		held = max(held, f.Bytes)
+	}
+	if p.bucket.Local() {
+		held = 0
+	}
+	return held
+}
+
+// Labels prepares a walk over a head's labels, whose files by fetches. A head
 // that the earlier run did not have has none.
-func (p *Run) Labels(ctx context.Context, run *pipeline.Run, head int) *Labels {
+func (p *Run) Labels(ctx context.Context, by Fetcher, head int) *Labels {
 	files := p.Files(head)
-	read := func(i int, fn func(*schemas.Label) error) error { return p.read(ctx, run, files[i], fn) }
-	return newLabels(len(files), read)
+	return newLabels(len(files), func(i int, fn func(*schemas.Label) error) error {
+		return p.Read(ctx, by, files[i], func(l *schemas.Label) error {
+			err := fn(l)
+			if err != nil && !errors.Is(err, errStopped) {
+				err = p.wrong(files[i], err)
+			}
+			return err
+		})
+	})
 }
 
 var errStopped = errors.New("stopped")
 
-// read calls fn for the rows of a file. errStopped of fn ends it and is
-// returned.
-func (p *Run) read(ctx context.Context, run *pipeline.Run, f pipeline.Output, fn func(*schemas.Label) error) error {
-	local, release, err := run.FetchFrom(ctx, p.bucket, p.prefix+f.Path, f)
+// Read calls fn for the rows of one of the [Run.Files], which by fetches. An
+// error of fn ends it and is returned as it is.
+func (p *Run) Read(ctx context.Context, by Fetcher, f pipeline.Output, fn func(*schemas.Label) error) error {
+	local, release, err := by.FetchFrom(ctx, p.bucket, p.prefix+f.Path, f)
 	if err == nil {
 		defer release()
-		if err = schemas.ReadLabels(local, fn); errors.Is(err, errStopped) {
-			return err
+		var ended error
+		err = schemas.ReadLabels(local, func(l *schemas.Label) error {
+			ended = fn(l)
+			return ended
+		})
+		if ended != nil {
+			return ended
 		}
 		err = pipeline.BadData(err)
 	}
 	if err != nil {
-		return fmt.Errorf("previous labels %s/%s%s: %w", p.bucket.URL(), p.prefix, f.Path, err)
+		return p.wrong(f, err)
 	}
 	return nil
+}
+
+// wrong says which file an error is about.
+func (p *Run) wrong(f pipeline.Output, err error) error {
+	return fmt.Errorf("labels %s/%s%s: %w", p.bucket.URL(), p.prefix, f.Path, err)
 }
 
 // Labels joins an earlier run's labels to images: a merge, since both
