@@ -263,6 +263,9 @@ func (j *Job) checkLabels(bad func(string, string, ...any), oneOf func(string, s
 		bad("retries.request", "is %d; it must be at least 1", j.Retries.Request)
 	}
 	atLeast("limits.requests", int64(j.Limits.Requests), 1)
+	if j.Extract.Requests > j.Limits.Requests {
+		bad("extract.requests", "is %d, more than limits.requests (%d) lets through", j.Extract.Requests, j.Limits.Requests)
+	}
 	if j.Retries.Task < 1 {
 		bad("retries.task", "is %d; it must be at least 1", j.Retries.Task)
 	}

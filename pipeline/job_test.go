@@ -249,6 +249,7 @@ func TestJobErrors(t *testing.T) {
 		{required + "keep: {logprobs: 0}\n", "line 5: keep.logprobs is \"0\""},
 		{required + "keep: {logprobs: forever}\n", "line 5: keep.logprobs"},
 		{required + "retries: {task: 0}\n", "line 5: retries.task is 0"},
+		{required + "extract: {requests: 257}\n", "line 5: extract.requests is 257, more than limits.requests (256)"},
 		{required + "job: My Job\n", `line 5: job is "My Job"`},
 		{required + "---\njob: b\n", "line 6: a second YAML document"},
 		{required + "solve: &a {lambda: 3}\n", "line 5: solve uses an anchor"},

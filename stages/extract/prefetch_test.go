@@ -42,7 +42,7 @@ func newGate(t testing.TB, r *runtest.Run, opens int) (*gate, *bucket.Bucket) {
 		t.Fatal(err)
 	}
 	g := &gate{Bucket: d, opens: opens, open: make(chan struct{})}
-	b := bucket.New(blob.NewBucket(g), "file://"+folder, bucket.Options{})
+	b := bucket.New(blob.NewBucket(g), "file://"+folder, bucket.Options{Requests: 2000})
 	t.Cleanup(func() { b.Close() })
 	return g, b
 }

@@ -39,7 +39,7 @@ func TestStoreConformance(t *testing.T) {
 			// all objects for each one it stores.
 			keys, _ := strconv.Atoi(os.Getenv("SELA_STORES_KEYS"))
 			if scheme == "gs" {
-				keys = min(keys, 10_000)
+				keys = min(keys, 5_000)
 			}
 			buckettest.Run(t, func(t *testing.T) *blob.Bucket { return serve(t, scheme) },
 				buckettest.Options{ETag: etags[scheme], Answer: answers[scheme], Keys: keys, NoBackslash: scheme == "azblob"})
