@@ -39,7 +39,14 @@ var rows = []row{
 	{name: "sela-rot", what: "SeLa [128×10] + Rot, fresh network on its final labels", labels: "sela", rotation: true},
 	{name: "supervised", what: "true labels", heads: 1, clusters: 10, method: "truth", once: true},
 
-	{name: "headline", what: "SeLa [128×10], an hour on two cores", heads: 10, clusters: 128, method: "lists", budget: 4},
+	{name: "headline", what: "SeLa [128×10], an hour on two cores, with cosine heads, smaller crops, less hue", head: "cosine", heads: 10, clusters: 128, method: "lists", lambda: 3, balance: "exact", scale: 0.08, hue: 0.1, budget: 4},
+
+	{name: "tune-base", what: "half of the images, five epochs: as above", variant: "half", heads: 10, clusters: 128, method: "lists", budget: 5. / 12},
+	{name: "tune-cosine", what: "– cosine heads, λ 3, exactly balanced", variant: "half", head: "cosine", heads: 10, clusters: 128, method: "lists", lambda: 3, balance: "exact", budget: 5. / 12},
+	{name: "tune-crop", what: "– crops from 0.08", variant: "half", heads: 10, clusters: 128, method: "lists", scale: 0.08, budget: 5. / 12},
+	{name: "tune-hue", what: "– hue 0.1", variant: "half", heads: 10, clusters: 128, method: "lists", hue: 0.1, budget: 5. / 12},
+	{name: "tune-all", what: "– all three", variant: "half", head: "cosine", heads: 10, clusters: 128, method: "lists", lambda: 3, balance: "exact", scale: 0.08, hue: 0.1, budget: 5. / 12},
+	{name: "tune-clusters", what: "– cosine heads [1024×4]", variant: "half", head: "cosine", heads: 4, clusters: 1024, method: "lists", lambda: 3, balance: "exact", budget: 5. / 12},
 
 	{name: "resnet-18", what: "SeLa [128×10], ResNet-18, 400 epochs: the paper has 77.6 % kNN, 83.4 % linear", arch: "resnet-18-s", heads: 10, clusters: 128, method: "lists", budget: 400. / 6},
 
