@@ -160,9 +160,6 @@ func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c 
 		return err
 	}
 	timing.Finish.since(begin)
-	if rejected > 0 {
-		a.Run.Notice(Name, "images were quarantined", "task", t.ID, "images", rejected, "why", out.quarantine.Summary())
-	}
 	a.Count("images", t.Rows)
 	a.Count("rejected", rejected)
 	if rejected > 0 {
