@@ -25,6 +25,9 @@ type Provenance struct {
 	Preprocessing string `json:"preprocessing"` // fingerprint of decoder, resampling, normalisation
 	Code          string `json:"code"`          // version of this program
 	Processor     string `json:"processor"`     // class of processor, which may decide the last bit of a float
+	// Truth is the sha256 of the table whose classes solve.method truth copies,
+	// "folders" where they are names of folders; else empty.
+	Truth string `json:"truth,omitempty"`
 }
 
 // Record is run.json: what a run is. It is written first and never changes.
@@ -167,6 +170,7 @@ func (r *Record) difference(opt Options) []string {
 	if sameJob && p.Preprocessing != q.Preprocessing {
 		diff = append(diff, "this build decodes or resizes images otherwise (sela doctor names its decoder): use the build that began the run")
 	}
+	compare("digest of solve.truth", p.Truth, q.Truth)
 	compare("code version", p.Code, q.Code)
 	if r.Loop != opt.Loop {
 		diff = append(diff, fmt.Sprintf("it is a round of loop %q, not of %q (sela loop --loop-id goes on with a loop)", r.Loop, opt.Loop))

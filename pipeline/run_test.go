@@ -82,6 +82,7 @@ func TestChangedSpecIsRefused(t *testing.T) {
 		"library":       {func(o *Options) { o.Provenance.Library = "l2" }, "runtime library digest: library → l2"},
 		"preprocessing": {func(o *Options) { o.Provenance.Preprocessing = "p2" }, "preprocessing fingerprint: pre → p2"},
 		"code":          {func(o *Options) { o.Provenance.Code = "c2" }, "code version: code → c2"},
+		"truth":         {func(o *Options) { o.Provenance.Truth = "t2" }, "digest of solve.truth:  → t2"},
 		"processor":     {func(o *Options) { o.Provenance.Processor = "arm64" }, "processor class: amd64 → arm64"},
 	}
 	for name, c := range changes {

@@ -236,7 +236,7 @@ func (s *session) nothingNew(ctx context.Context) error {
 	}
 	p := s.run.Provenance
 	if listing.Snapshot != before.Manifest.Snapshot || s.run.JobDigest != record.JobDigest ||
-		p.Model != record.Provenance.Model || p.Preprocessing != record.Provenance.Preprocessing {
+		p.Model != record.Provenance.Model || p.Truth != record.Provenance.Truth || p.Preprocessing != record.Provenance.Preprocessing {
 		return nil
 	}
 	if err := s.run.Discard(ctx); err != nil {

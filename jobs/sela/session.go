@@ -23,6 +23,7 @@ import (
 	"sela/stages/solve"
 	"sela/stages/train"
 	"sela/stages/train/builtin"
+	"sela/stages/truth"
 )
 
 // libraryVariable names the ONNX Runtime library to use.
@@ -68,7 +69,11 @@ func (a *app) sessionOf(ctx context.Context, job *pipeline.Job) (*session, error
 	if err := s.openBuckets(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	if err := s.openModel(ctx); err != nil {
+	err := s.openModel(ctx)
+	if err == nil {
+		err = s.openTruth(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	s.extract = &extract.Stage{Images: s.images, Open: s.openClassifier}
@@ -132,6 +137,19 @@ func (s *session) openModel(ctx context.Context) error {
 	}
 	s.provenance = pipeline.Provenance{Model: digest, Library: s.library.SHA256, LibraryBuild: s.library.Version,
 		Preprocessing: s.design.Spec.Fingerprint(), Code: version(), Processor: processorClass()}
+	return nil
+}
+
+// openTruth reads the digest of the classes that are to be copied.
+func (s *session) openTruth(ctx context.Context) error {
+	if s.job.Solve.Truth == "" {
+		return nil
+	}
+	source, err := truth.Open(ctx, s.job.Solve.Truth)
+	if err != nil {
+		return fmt.Errorf("solve.%w", err)
+	}
+	s.provenance.Truth = source.Digest()
 	return nil
 }
 

@@ -47,6 +47,9 @@ func (s *Stage) truth(ctx context.Context, a *pipeline.Attempt, head int) ([]int
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("solve.truth: %w", err)
 	}
+	if began := a.Run.Provenance.Truth; began != "" && source.Digest() != began {
+		return nil, nil, nil, pipeline.BadData(fmt.Errorf("solve.truth: the table changed after the run began (its sha256 was %s): put it back, or begin another run", began))
+	}
 	rows, err := s.rowNumbers(ctx, a, head)
 	if err != nil {
 		return nil, nil, nil, err

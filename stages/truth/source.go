@@ -2,7 +2,9 @@ package truth
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +26,12 @@ type Source struct {
 	name    string
 	names   []string         // of the table's classes, in order of their first line
 	classes map[string]int32 // of a table, by id(key, member); nil for folders
+	digest  string
 }
+
+// Digest is the sha256 of the table's bytes, in hexadecimal, and [Folders] for
+// that.
+func (s *Source) Digest() string { return s.digest }
 
 // Open opens a source: [Folders], or the path or bucket URL of a table, which it
 // reads whole (some 100 bytes of memory for each line). An unusable table is an
@@ -35,7 +42,7 @@ func Open(ctx context.Context, source string) (*Source, error) {
 	case source == "":
 		return nil, pipeline.BadConfig(fmt.Errorf("truth: no source: give %q or a CSV file of key,member,class", Folders))
 	case source == Folders:
-		return &Source{name: Folders}, nil
+		return &Source{name: Folders, digest: Folders}, nil
 	case strings.Contains(source, "://"):
 		return openURL(ctx, source)
 	}
@@ -85,7 +92,8 @@ func Read(table io.Reader, name string) (*Source, error) {
 	wrong := func(format string, args ...any) error {
 		return pipeline.BadData(fmt.Errorf("truth %s: %w", name, fmt.Errorf(format, args...)))
 	}
-	r := csv.NewReader(table)
+	sum := sha256.New()
+	r := csv.NewReader(io.TeeReader(table, sum))
 	r.ReuseRecord, r.FieldsPerRecord = true, 3
 	header, err := r.Read()
 	if err == nil && (strings.TrimPrefix(header[0], "\ufeff") != "key" || header[1] != "member" || header[2] != "class") {
@@ -125,6 +133,7 @@ func Read(table io.Reader, name string) (*Source, error) {
 	case len(s.classes) == 0:
 		return nil, wrong("it has no images: want a header line, key,member,class, and a line for each image")
 	}
+	s.digest = hex.EncodeToString(sum.Sum(nil))
 	return s, nil
 }
 
