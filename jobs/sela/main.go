@@ -36,6 +36,9 @@ func execute(args []string) int {
 	err := root.ExecuteContext(ctx)
 	app.finish(err)
 	code := pipeline.ExitCode(err, interrupt.number())
+	if app.nothingNewOK && pipeline.ClassOf(err) == pipeline.NothingNew {
+		code = 0
+	}
 	if app.result != nil || err != nil {
 		if printErr := app.printResult(err, code); printErr != nil && code == 0 {
 			fmt.Fprintln(os.Stderr, "sela: the result cannot be written:", printErr)
@@ -50,10 +53,12 @@ type app struct {
 	interrupt *interrupts
 	logFormat string
 	verbose   bool
-	progress  *progress
-	result    map[string]any // printed as the last line of standard output
-	watch     *observe.Watch // of a command that works on runs, else nil
-	made      observe.Outcome
+	// nothingNewOK has a run that finds nothing new exit with 0.
+	nothingNewOK bool
+	progress     *progress
+	result       map[string]any // printed as the last line of standard output
+	watch        *observe.Watch // of a command that works on runs, else nil
+	made         observe.Outcome
 }
 
 func (a *app) command() *cobra.Command {

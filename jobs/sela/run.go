@@ -60,6 +60,7 @@ func (a *app) runCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&id, "run-id", "", "id of the run to start or to resume")
+	cmd.Flags().BoolVar(&a.nothingNewOK, "nothing-new-ok", false, "exit with 0, not 99, when there is nothing new (for schedulers that know only success and failure)")
 	return cmd
 }
 
