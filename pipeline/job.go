@@ -126,10 +126,12 @@ type Label struct {
 
 // Train says what is triggered once the labels are published.
 type Train struct {
-	Type     string   `yaml:"type" json:"type" doc:"none, command, http or builtin"`
+	Type     string   `yaml:"type" json:"type" doc:"none, command, http, airflow or builtin"`
 	Command  []string `yaml:"command" json:"command" doc:"command: program and arguments; {manifest}, {labels}, {run} and {model} are replaced"`
-	URL      string   `yaml:"url" json:"url" doc:"http: where the manifest is POSTed, with its digest as Idempotency-Key"`
-	TokenEnv string   `yaml:"token_env" json:"token_env" doc:"http: name of the environment variable that holds a bearer token"`
+	URL      string   `yaml:"url" json:"url" doc:"http: where the manifest is POSTed, with its digest as Idempotency-Key; airflow: the API server's base URL"`
+	DAG      string   `yaml:"dag" json:"dag" doc:"airflow: id of the training DAG; it runs once per manifest, whose URL and digest its conf has"`
+	TokenEnv string   `yaml:"token_env" json:"token_env" doc:"http, airflow: name of the environment variable that holds a bearer token"`
+	LoginEnv string   `yaml:"login_env" json:"login_env" doc:"airflow: name of the environment variable that holds user:password, for which a token is asked; instead of token_env"`
 	Timeout  Duration `yaml:"timeout" json:"timeout" doc:"of one attempt; 0s = the task timeout, none for builtin"`
 	Builtin  Builtin  `yaml:"builtin" json:"builtin" doc:"builtin: train the model on the labels, here"`
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -153,22 +154,41 @@ func (b *Builtin) checkMilestones(bad func(string, string, ...any)) {
 	}
 }
 
+// dagID is what Airflow allows as the id of a DAG; "." and ".." would be cut out
+// of a URL's path.
+var dagID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,249}$`)
+
 // check is the part of [Job.check] about the trigger.
 func (t *Train) check(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
-	oneOf("train.type", t.Type, "none", "command", "http", "builtin")
+	oneOf("train.type", t.Type, "none", "command", "http", "airflow", "builtin")
 	if (t.Type == "command") != (len(t.Command) > 0) {
 		bad("train.command", "is for train.type command: give both or neither")
 	}
-	if (t.Type == "http") != (t.URL != "") {
-		bad("train.url", "is for train.type http: give both or neither")
+	posts := t.Type == "http" || t.Type == "airflow"
+	if posts != (t.URL != "") {
+		bad("train.url", "is for train.type http or airflow: give both or neither")
+	}
+	if (t.Type == "airflow") != (t.DAG != "") {
+		bad("train.dag", "is for train.type airflow: give both or neither")
+	}
+	if t.DAG != "" && !dagID.MatchString(t.DAG) {
+		bad("train.dag", "is %q, which is no id of a DAG: letters, digits, dot, dash and underscore, at most 250", t.DAG)
 	}
 	if t.URL != "" {
 		if u, err := url.Parse(t.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 			bad("train.url", "must be an http or https URL without a password (use train.token_env)")
+		} else if t.Type == "airflow" && (u.RawQuery != "" || u.Fragment != "") {
+			bad("train.url", "is the base of the API server's paths: without a query")
 		}
 	}
-	if t.TokenEnv != "" && t.Type != "http" {
-		bad("train.token_env", "is for train.type http")
+	if t.TokenEnv != "" && !posts {
+		bad("train.token_env", "is for train.type http or airflow")
+	}
+	if t.LoginEnv != "" && t.Type != "airflow" {
+		bad("train.login_env", "is for train.type airflow")
+	}
+	if t.LoginEnv != "" && t.TokenEnv != "" {
+		bad("train.login_env", "and train.token_env exclude each other")
 	}
 	t.Builtin.check(bad, oneOf)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -252,19 +253,39 @@ func (s *session) trigger() (train.Trigger, error) {
 	case "command":
 		return train.Command{Args: t.Command, Env: os.Environ(), Log: os.Stderr, Limit: time.Duration(t.Timeout)}, nil
 	case "http":
-		h := train.HTTP{URL: t.URL, Client: http.DefaultClient, Limit: time.Duration(t.Timeout)}
-		if t.TokenEnv != "" {
-			if h.Token = os.Getenv(t.TokenEnv); h.Token == "" {
-				return nil, pipeline.BadConfig(fmt.Errorf("train.token_env: the environment variable %s is not set", t.TokenEnv))
-			}
+		token, err := secret("train.token_env", t.TokenEnv)
+		return train.HTTP{URL: t.URL, Token: token, Client: http.DefaultClient, Limit: time.Duration(t.Timeout)}, err
+	case "airflow":
+		token, err := secret("train.token_env", t.TokenEnv)
+		if err != nil {
+			return nil, err
 		}
-		return h, nil
+		login, err := secret("train.login_env", t.LoginEnv)
+		user, password, ok := strings.Cut(login, ":")
+		if err == nil && login != "" && !ok {
+			err = pipeline.BadConfig(fmt.Errorf("train.login_env: the environment variable %s does not hold user:password", t.LoginEnv))
+		}
+		return train.Airflow{URL: t.URL, DAG: t.DAG, Token: token, User: user, Password: password, Client: http.DefaultClient,
+			Limit: time.Duration(t.Timeout)}, err
 	case builtin.Name:
 		return builtin.Trigger{Run: s.run, Images: s.images, Labels: s.labels, Design: s.design, Memory: memoryLimit(), Stop: s.app.interrupt.stop,
 			Runtime: func() (*model.Runtime, error) { return model.OpenRuntime(s.library) }, Limit: time.Duration(t.Timeout)}, nil
 	default:
 		return train.None{}, nil
 	}
+}
+
+// secret returns what the environment variable that a field names holds, "" if
+// the field names none.
+func secret(field, variable string) (string, error) {
+	if variable == "" {
+		return "", nil
+	}
+	value := os.Getenv(variable)
+	if value == "" {
+		return "", pipeline.BadConfig(fmt.Errorf("%s: the environment variable %s is not set", field, variable))
+	}
+	return value, nil
 }
 
 // runner returns how a stage's tasks are done: one at a time where a task uses

@@ -41,8 +41,8 @@ func (s *Spec) Check() error {
 		return pipeline.BadUsage(fmt.Errorf("%d rounds: a loop has from 1 to %d", s.Rounds, MaxRounds))
 	case t.Type == "none":
 		return bad("train.type is none: a loop trains between its rounds; set it to builtin")
-	case t.Type == "http":
-		return bad("train.type is http, from which no trained network comes back: a loop needs builtin, or a command that writes {trained_model}")
+	case t.Type == "http" || t.Type == "airflow":
+		return bad("train.type is %s, from which no trained network comes back: a loop needs builtin, or a command that writes {trained_model}", t.Type)
 	case t.Type != "builtin" && (s.Job.Loop.Schedule != "even" || s.Job.Loop.StopChurn > 0):
 		return bad("loop.schedule power and loop.stop_churn need train.type builtin: nothing else tells how far a training is")
 	case b.After != "" || b.Until != 0:

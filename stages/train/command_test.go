@@ -14,7 +14,7 @@ import (
 )
 
 func event(t *testing.T) Event {
-	return Event{Run: "run-1", Labels: "file:///labels/runs/run-1/", Model: "/models/a.onnx", Digest: "d1", Manifest: []byte(`{"manifest": 1}`), Dir: t.TempDir()}
+	return Event{Run: "run-1", Labels: "file:///labels/runs/run-1/", URL: "file:///labels/runs/run-1/_manifest.json", Model: "/models/a.onnx", Digest: "d1", Manifest: []byte(`{"manifest": 1}`), Dir: t.TempDir()}
 }
 
 // shell is a command that runs a script with sh.

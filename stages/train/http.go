@@ -27,52 +27,70 @@ type HTTP struct {
 	Limit  time.Duration // of one request; 0 is none
 }
 
+// Fire implements [Trigger].
+func (h HTTP) Fire(ctx context.Context, e Event) (*Outcome, error) {
+	header := http.Header{"Idempotency-Key": {e.Digest}, "X-Sela-Run": {e.Run}, "X-Sela-Labels": {e.Labels}}
+	p := poster{client: h.Client, limit: h.Limit, secrets: []string{h.Token}}
+	if h.Token != "" {
+		header.Set("Authorization", "Bearer "+h.Token)
+	}
+	said, _, err := p.post(ctx, h.URL, header, e.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &Outcome{Type: "http", Detail: said}, nil
+}
+
+// poster sends JSON and classes the answers.
+type poster struct {
+	client  *http.Client
+	limit   time.Duration // of one request; 0 is none
+	secrets []string      // left out of errors in case the receiver repeats them
+}
+
 // maxPause bounds what a Retry-After can ask for.
 const maxPause = 5 * time.Minute
 
-// Fire implements [Trigger].
-func (h HTTP) Fire(ctx context.Context, e Event) (*Outcome, error) {
+// post returns what was answered, in words and as the beginning of the body,
+// when the answer is 2xx or 409.
+func (p poster) post(ctx context.Context, to string, header http.Header, body []byte) (said string, answer []byte, err error) {
 	rctx := ctx
-	if h.Limit > 0 {
+	if p.limit > 0 {
 		var cancel context.CancelFunc
-		rctx, cancel = context.WithTimeout(ctx, h.Limit)
+		rctx, cancel = context.WithTimeout(ctx, p.limit)
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(rctx, http.MethodPost, h.URL, bytes.NewReader(e.Manifest))
+	req, err := http.NewRequestWithContext(rctx, http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
-		return nil, pipeline.BadConfig(fmt.Errorf("train.url: %w", err))
+		return "", nil, pipeline.BadConfig(fmt.Errorf("train.url: %w", err))
 	}
+	req.Header = header
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", e.Digest)
-	req.Header.Set("X-Sela-Run", e.Run)
-	req.Header.Set("X-Sela-Labels", e.Labels)
-	if h.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+h.Token)
-	}
-	client := *h.Client
+	client := *p.client
 	client.CheckRedirect = keepPost
 	resp, err := client.Do(req)
 	where := req.URL.Scheme + "://" + req.URL.Host + req.URL.Path // a query may hold a secret
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("train: %w", ctx.Err())
+			return "", nil, fmt.Errorf("train: %w", ctx.Err())
 		}
 		var detail *url.Error
 		if errors.As(err, &detail) {
 			err = detail.Err
 		}
-		return nil, pipeline.Retryable(fmt.Errorf("train: POST %s: %w: the labels stay published", where, err))
+		return "", nil, pipeline.Retryable(fmt.Errorf("train: POST %s: %w: the labels stay published", where, err))
 	}
 	defer resp.Body.Close()
-	said := fmt.Sprintf("%s answered %s", where, resp.Status)
+	said = fmt.Sprintf("%s answered %s", where, resp.Status)
+	answer, _ = io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // half an answer is better than none
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300 || code == http.StatusConflict:
-		return &Outcome{Type: "http", Detail: said}, nil
+		return said, answer, nil
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
 		pause(ctx, retryAfter(resp.Header.Get("Retry-After"), time.Now()))
-		return nil, pipeline.Retryable(fmt.Errorf("train: %s: %s: the labels stay published", said, h.quote(resp.Body)))
+		return "", nil, pipeline.Retryable(fmt.Errorf("train: %s: %s: the labels stay published", said, p.quote(answer)))
 	default:
-		return nil, pipeline.BadConfig(fmt.Errorf("train: %s: %s: the labels stay published; mend train.url and run the same command again", said, h.quote(resp.Body)))
+		return "", nil, pipeline.BadConfig(fmt.Errorf("train: %s: %s: the labels stay published; mend the job's train section and run the same command again", said, p.quote(answer)))
 	}
 }
 
@@ -85,13 +103,13 @@ func keepPost(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// quote returns the beginning of an answer, without the token in case the
-// receiver repeats it.
-func (h HTTP) quote(body io.Reader) string {
-	text, _ := io.ReadAll(io.LimitReader(body, 8<<10)) // half an answer is better than none
-	said := string(text)
-	if h.Token != "" {
-		said = strings.ReplaceAll(said, h.Token, "REDACTED")
+// quote returns the beginning of an answer without secrets.
+func (p poster) quote(answer []byte) string {
+	said := string(answer)
+	for _, s := range p.secrets {
+		if s != "" {
+			said = strings.ReplaceAll(said, s, "REDACTED")
+		}
 	}
 	return strings.TrimSpace(said[:min(len(said), 512)])
 }

@@ -36,6 +36,7 @@ type Trigger interface {
 type Event struct {
 	Run      string // id of the run
 	Labels   string // URL of the published folder
+	URL      string // of the manifest
 	Model    string // the model that made the labels, as the job names it
 	Digest   string // of the manifest: the idempotency key
 	Manifest []byte // the published manifest, JSON
@@ -100,7 +101,8 @@ func (s *Stage) Do(ctx context.Context, _ pipeline.Task, a *pipeline.Attempt) er
 	if sum := sha256.Sum256(manifest); hex.EncodeToString(sum[:]) != s.published.SHA256 {
 		return pipeline.BadData(fmt.Errorf("published manifest of run %s has sha256 %x, its commit says %s: verify the data set", a.Run.Run, sum[:6], s.published.SHA256))
 	}
-	outcome, err := s.Trigger.Fire(ctx, Event{Run: a.Run.Run, Labels: s.published.Folder, Model: a.Run.Job.Model.Path,
+	outcome, err := s.Trigger.Fire(ctx, Event{Run: a.Run.Run, Labels: s.published.Folder,
+		URL: s.Labels.URL() + "/" + s.published.Manifest, Model: a.Run.Job.Model.Path,
 		Digest: s.published.Digest, Manifest: manifest, Dir: a.Dir})
 	if err != nil {
 		return err
