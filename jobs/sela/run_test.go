@@ -32,6 +32,9 @@ func TestRunPublishesOnce(t *testing.T) {
 	if nothing := r.want(99, "run", "job.yaml"); nothing.result["run"] != "one" {
 		t.Errorf("nothing new: %v", nothing.result)
 	}
+	if nothing := r.want(99, "list", "job.yaml"); nothing.result["run"] != "one" {
+		t.Errorf("nothing new to list: %v", nothing.result)
+	}
 	runs, err := os.ReadDir(r.path("work/runs"))
 	if err != nil || len(runs) != 1 {
 		t.Errorf("%d runs in the work bucket (%v), want 1", len(runs), err)

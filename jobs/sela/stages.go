@@ -28,12 +28,15 @@ func (a *app) stageCommands() []*cobra.Command {
 		publish.Name: "Publish the label tables and move LATEST",
 		train.Name:   "Trigger training and finish the run",
 	}
+	more := map[string]string{
+		list.Name: "\n\nWithout --run-id and without an unfinished run it begins a new one, or ends with 99 when nothing has changed since the last published run.",
+	}
 	var all []*cobra.Command
 	for _, name := range stageOrder {
 		var id, share string
 		cmd := &cobra.Command{
 			Use: name + " JOB", Short: about[name], Args: cobra.ExactArgs(1),
-			Long: about[name] + ".\n\nWithout --run-id it goes on with the job's newest unfinished run. Tasks that are committed are skipped, so that the same command can be given again after any failure.\n\n" + exitTable(),
+			Long: about[name] + ".\n\nWithout --run-id it goes on with the job's newest unfinished run. Tasks that are committed are skipped, so that the same command can be given again after any failure." + more[name] + "\n\n" + exitTable(),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				shard, shards, err := parseShard(share)
 				if err != nil {
@@ -83,6 +86,9 @@ func (s *session) runStage(ctx context.Context, name, id string, shard, shards i
 		return err
 	}
 	err = s.stageLocked(ctx, name, shard, shards)
+	if err == nil && name == list.Name && id == "" {
+		err = s.nothingNew(ctx)
+	}
 	return errors.Join(err, lease.Release(context.WithoutCancel(ctx)))
 }
 
