@@ -75,6 +75,11 @@ test-stores: onnxruntime ## Test storage on servers for S3, Google Cloud Storage
 test-lineage: $(BUILD)/lineage-venv/.ready ## Have OpenLineage's own client read the events that sela sends
 	@SELA_OPENLINEAGE=$(abspath $(BUILD)/lineage-venv/bin/python) $(GO) test -count 1 -run Lineage ./jobs/observe
 
+.PHONY: test-airflow
+test-airflow: build onnxruntime $(BUILD)/airflow-venv/.ready ## Run the DAG on an Airflow of its own: parse, kill, retry, skip, trigger training (SHARED= has CIFAR-10)
+	@SELA=$(abspath $(BUILD)/sela) SELA_IMAGES=$(abspath $(SHARED)/cifar10) AIRFLOW_HOME=$(abspath $(BUILD)/airflow-home) \
+		$(BUILD)/airflow-venv/bin/python -W ignore jobs/airflow/test_sela_dag.py -v
+
 .PHONY: lint
 lint: ## Check formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt on these files"; exit 1; }
@@ -135,6 +140,11 @@ $(BUILD)/venv/.ready: jobs/setup/requirements.txt
 $(BUILD)/readers-venv/.ready: jobs/setup/requirements-readers.txt
 	@python3 -m venv $(BUILD)/readers-venv
 	@$(BUILD)/readers-venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(BUILD)/airflow-venv/.ready: jobs/setup/requirements-airflow.txt
+	@python3 -m venv $(BUILD)/airflow-venv
+	@$(BUILD)/airflow-venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(BUILD)/lineage-venv/.ready: jobs/observe/testdata/requirements.txt
