@@ -254,6 +254,12 @@ func (b *Blocks) Before(row int64) int64 {
 	return run.Index + min(row-run.First, run.Count)
 }
 
+// Find returns the index of a row in the table, and whether it is there.
+func (b *Blocks) Find(row int64) (index int64, ok bool) {
+	index = b.Before(row)
+	return index, b.Before(row+1) > index
+}
+
 // ReadRows reads the rows whose row number r has from <= r < to. It puts their
 // numbers, ascending, into rows and their values, row-major, into dst, and
 // returns how many they are. Both slices must have room for them (see

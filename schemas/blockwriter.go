@@ -228,17 +228,12 @@ func (w *BlocksWriter) append(b *Batch) error {
 	if w.meta.WithSHA256 != (sha != nil) {
 		return fmt.Errorf("sha256 in the batch: %t, in the table: %t", sha != nil, w.meta.WithSHA256)
 	}
-	for _, row := range rows {
-		if row <= w.last {
-			return fmt.Errorf("row %d after row %d: rows must ascend", row, w.last)
-		}
-		w.last = row
+	if err := w.ascend(rows); err != nil {
+		return err
 	}
 	for len(rows) > 0 {
-		at := len(w.block.rows)
-		n := min(len(rows), w.meta.BlockRows-at)
-		w.reserve(at + n)
-		w.block.resize(w.meta, at+n)
+		n := len(rows)
+		at := w.room(&n)
 		copy(w.block.rows[at:], rows[:n])
 		if err := w.put(at, rows[:n], values[:n*w.meta.Width]); err != nil {
 			return err
@@ -248,13 +243,40 @@ func (w *BlocksWriter) append(b *Batch) error {
 			copy(w.block.sha[at*32:], sha[:n*32])
 			sha = sha[n*32:]
 		}
-		if len(w.block.rows) == w.meta.BlockRows {
-			if err := w.flush(); err != nil {
-				return err
-			}
+		if err := w.full(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ascend refuses rows that do not follow those written before.
+func (w *BlocksWriter) ascend(rows []int64) error {
+	for _, row := range rows {
+		if row <= w.last {
+			return fmt.Errorf("row %d after row %d: rows must ascend", row, w.last)
+		}
+		w.last = row
+	}
+	return nil
+}
+
+// room makes room in the block for as many of n rows as fit, which it sets n to,
+// and returns where they begin.
+func (w *BlocksWriter) room(n *int) (at int) {
+	at = len(w.block.rows)
+	*n = min(*n, w.meta.BlockRows-at)
+	w.reserve(at + *n)
+	w.block.resize(w.meta, at+*n)
+	return at
+}
+
+// full writes the block if it is.
+func (w *BlocksWriter) full() error {
+	if len(w.block.rows) < w.meta.BlockRows {
+		return nil
+	}
+	return w.flush()
 }
 
 // put stores values from the block's row at on, in the table's form.
