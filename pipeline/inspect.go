@@ -36,6 +36,13 @@ func ReadFetching(ctx context.Context, work *bucket.Bucket, id string, local Loc
 	return run, nil
 }
 
+// Other opens another run of the bucket to read from: what it fetches counts
+// against r's local disk. It fails with bucket.ErrNotFound where there is none.
+func (r *Run) Other(ctx context.Context, id string) (*Run, error) {
+	record, err := readRecord(ctx, r.Work, id)
+	return &Run{Record: record, Work: r.Work, observer: r.observer, scratch: r.scratch}, err
+}
+
 // Membership is a live process of the run that holds a job's lease.
 type Membership struct {
 	Run    string `json:"run"`

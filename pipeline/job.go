@@ -92,6 +92,7 @@ type Runtime struct {
 type Extract struct {
 	ShardRows int64  `yaml:"shard_rows" json:"shard_rows" doc:"rows per task and log-probability shard: a multiple of 1024"`
 	Stored    string `yaml:"stored" json:"stored" doc:"precision of stored log-probabilities: float32, or uint16 (half the bytes; the labels that it changes are counted on the sample)"`
+	Reuse     string `yaml:"reuse" json:"reuse" run:"free" doc:"latest (images that have not changed since the job's last published run keep its log-probabilities, if they were made alike and are kept: keep.logprobs) or none"`
 	Decoders  int    `yaml:"decoders" json:"decoders" run:"free" doc:"images decoded at once; 0 = the number of cores (on a CPU the same threads run batches)"`
 	ReadAhead Bytes  `yaml:"read_ahead" json:"read_ahead" run:"free" doc:"bytes of encoded images fetched ahead"`
 	Requests  int    `yaml:"requests" json:"requests" run:"free" doc:"requests to the images' store under way at once; 0 = as many as read_ahead holds, at most 256"`
@@ -195,7 +196,7 @@ func DefaultJob() *Job {
 			MaxPixels: 100_000_000, MaxBytes: 256 << 20,
 		},
 		Runtime:  Runtime{Providers: []string{"cpu"}, Precision: "float32"},
-		Extract:  Extract{ShardRows: 8192, Stored: "float32", ReadAhead: 64 << 20},
+		Extract:  Extract{ShardRows: 8192, Stored: "float32", Reuse: "latest", ReadAhead: 64 << 20},
 		Solve:    Solve{Method: "lists", Lambda: 25, MaxIterations: 20000, Balance: "none", Device: "cpu", Memory: 1 << 30},
 		Label:    Label{PartRows: 983040, MaxCountRatio: 1.5},
 		Gate:     defaultGate(),

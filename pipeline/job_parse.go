@@ -204,6 +204,7 @@ func (j *Job) check() (found []problem) {
 	atLeast("runtime.batch", int64(j.Runtime.Batch), 0)
 	atLeast("runtime.threads", int64(j.Runtime.Threads), 0)
 	oneOf("extract.stored", j.Extract.Stored, "float32", "uint16")
+	oneOf("extract.reuse", j.Extract.Reuse, "latest", "none")
 	atLeast("extract.decoders", int64(j.Extract.Decoders), 0)
 	atLeast("extract.requests", int64(j.Extract.Requests), 0)
 	atLeast("extract.read_ahead", int64(j.Extract.ReadAhead), 1<<20)

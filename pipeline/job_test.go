@@ -36,7 +36,7 @@ func TestDefaults(t *testing.T) {
 		"preprocess.mean": "[0.485, 0.456, 0.406]", "preprocess.std": "[0.229, 0.224, 0.225]", "preprocess.layout": "auto",
 		"preprocess.max_pixels": "100000000", "preprocess.max_bytes": "256MiB", "runtime.library": `""`, "runtime.providers": "[cpu]",
 		"runtime.device": "0", "runtime.threads": "0", "runtime.batch": "0", "runtime.precision": "float32", "extract.shard_rows": "8192", "extract.stored": "float32",
-		"extract.decoders": "0", "extract.read_ahead": "64MiB", "extract.requests": "0", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
+		"extract.reuse": "latest", "extract.decoders": "0", "extract.read_ahead": "64MiB", "extract.requests": "0", "solve.method": "lists", "solve.lambda": "25", "solve.tolerance": "0",
 		"solve.marginals": "[]", "solve.power": "0", "solve.balance": "none", "solve.anneal": "[]", "solve.start": `""`, "solve.device": "cpu", "solve.memory": "1GiB",
 		"solve.max_iterations": "20000", "solve.workers": "0", "solve.from": `""`, "solve.seed": "0", "solve.truth": `""`, "label.top_k": "0", "label.part_rows": "983040",
 		"label.previous": `""`, "label.max_count_ratio": "1.5", "gate.max_churn": "1", "gate.min_nmi": "0", "gate.max_quarantine": "1", "gate.max_marginal_error": "2", "report.write": "true", "report.images_per_cluster": "8", "report.images": "32768", "train.type": "none", "train.command": "[]", "train.url": `""`, "train.dag": `""`,
@@ -355,7 +355,7 @@ func TestIdentity(t *testing.T) {
 	base := parse(t, required)
 	free := map[string]bool{
 		"images.max_rejected": true, "model.path": true, "runtime.library": true, "runtime.device": true, "runtime.threads": true,
-		"extract.decoders": true, "extract.read_ahead": true, "extract.requests": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
+		"extract.reuse": true, "extract.decoders": true, "extract.read_ahead": true, "extract.requests": true, "solve.workers": true, "solve.max_iterations": true, "label.max_count_ratio": true,
 		"train.type": true, "train.command": true, "train.url": true, "train.token_env": true, "train.dag": true, "train.login_env": true, "train.timeout": true, "local.dir": true, "local.bytes": true,
 		"solve.memory": true, "keep.logprobs": true, "timeouts.request": true, "timeouts.task": true, "retries.request": true, "retries.task": true, "limits.requests": true,
 	}

@@ -77,7 +77,7 @@ func (a *app) sessionOf(ctx context.Context, job *pipeline.Job) (*session, error
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.extract = &extract.Stage{Images: s.images, Open: s.openClassifier}
+	s.extract = &extract.Stage{Images: s.images, Open: s.openClassifier, Earlier: s.lastPublished}
 	return s, nil
 }
 
@@ -225,6 +225,21 @@ func (s *session) parent(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return latest.Run, nil
+}
+
+// lastPublished opens the job's last published run, if it is another than this
+// one and its state is still there.
+func (s *session) lastPublished(ctx context.Context) (*pipeline.Run, error) {
+	latest, err := publish.Newest(ctx, s.labels, s.job.Name)
+	if err != nil || latest == nil || latest.Run == s.run.Run {
+		return nil, err
+	}
+	before, err := s.run.Other(ctx, latest.Run)
+	if errors.Is(err, bucket.ErrNotFound) {
+		s.run.Notice(extract.Name, "every image is extracted: the last published run has left no state", "run", latest.Run, "work", s.work.URL())
+		return nil, nil
+	}
+	return before, err
 }
 
 // stage returns a stage of the run by name.

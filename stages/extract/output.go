@@ -30,6 +30,11 @@ func sampleOf(clusters int, images int64) float64 {
 	return min(sampleShare, float64(sampleRows*clusters)/float64(max(images, 1)))
 }
 
+// threshold is what the key hashes of the images in a head's sample are below.
+func threshold(clusters int, images int64) uint64 {
+	return uint64(sampleOf(clusters, images) * math.MaxUint64)
+}
+
 // A block of log-probabilities is one row group and one page: large enough to
 // be read at disk speed, small enough that T of them fit in memory while T
 // heads are written at once.
@@ -136,7 +141,7 @@ func createOutput(a *pipeline.Attempt, c *Classifier, images int64, kv map[strin
 		if err := create(t, schemas.KindLogprobs, fmt.Sprintf("logprobs/head-%d", h), h, head.Clusters); err != nil {
 			return o, err
 		}
-		s := &sample{threshold: uint64(sampleOf(head.Clusters, images) * math.MaxUint64)}
+		s := &sample{threshold: threshold(head.Clusters, images)}
 		o.samples = append(o.samples, s)
 		if err := create(&s.table, schemas.KindSample, fmt.Sprintf("sample/head-%d", h), h, head.Clusters); err != nil {
 			return o, err
@@ -154,11 +159,15 @@ func createOutput(a *pipeline.Attempt, c *Classifier, images int64, kv map[strin
 const writers = 4
 
 // write appends a batch. The slot's memory is free again when it returns.
-func (o *output) write(b *batch) error {
-	if err := o.sort(b); err != nil {
+func (o *output) write(b *batch) error { return o.writePart(b, 0, len(b.images)) }
+
+// writePart appends the images of a batch at positions in [from, to). What is
+// before them in the slot's memory is lost.
+func (o *output) writePart(b *batch, from, to int) error {
+	if err := o.sort(b, from, to); err != nil {
 		return err
 	}
-	o.attempt.Progress(int64(len(b.images)))
+	o.attempt.Progress(int64(to - from))
 	if len(o.kept) == 0 {
 		return nil
 	}
@@ -185,10 +194,12 @@ func (o *output) write(b *batch) error {
 	return group.Wait()
 }
 
-// sort parts the images that can be used from those that go to quarantine.
-func (o *output) sort(b *batch) error {
+// sort parts the images at positions in [from, to) that can be used from those
+// that go to quarantine.
+func (o *output) sort(b *batch, from, to int) error {
 	o.kept, o.rows, o.digests, o.hashes = o.kept[:0], o.rows[:0], o.digests[:0], o.hashes[:0]
-	for pos, img := range b.images {
+	for pos := from; pos < to; pos++ {
+		img := b.images[pos]
 		bad := b.rejects[pos]
 		if bad == nil {
 			bad = o.classifier.examine(b.slot, pos)

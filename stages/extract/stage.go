@@ -28,8 +28,13 @@ type Stage struct {
 	// Open returns the classifier; it is called when the first task needs one.
 	Open func(ctx context.Context) (*Classifier, error)
 
+	// Earlier opens the run whose rows may be taken over for images that have not
+	// changed since, or returns nil; where it is nil, every image is extracted.
+	Earlier func(ctx context.Context) (*pipeline.Run, error)
+
 	listing   *list.Listing
 	preflight *Preflight
+	earlier   *earlier // nil to extract every image
 
 	mu         sync.Mutex
 	classifier *Classifier
@@ -43,6 +48,7 @@ type Result struct {
 	FeatureDim  int              `json:"feature_dim,omitempty"`
 	Determinism *ort.Determinism `json:"determinism,omitempty"` // measured on the process's first batch
 	Timing      *Timing          `json:"timing"`
+	TakenFrom   string           `json:"taken_from,omitempty"` // run whose rows were taken over, as many as the count taken_over says
 }
 
 // Name implements [pipeline.Stage].
@@ -68,7 +74,8 @@ func (s *Stage) Plan(ctx context.Context, run *pipeline.Run) ([]pipeline.Task, e
 	for i := range all {
 		all[i].Scratch = scratchBytes(c, all[i].Rows)
 	}
-	return all, nil
+	s.earlier, err = s.openEarlier(ctx, run, c)
+	return all, err
 }
 
 func tasks(job *pipeline.Job, l *list.Listing) []pipeline.Task {
@@ -147,7 +154,11 @@ func (s *Stage) Do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt) er
 }
 
 func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c *Classifier, out *output) error {
-	timing, err := s.extract(ctx, t, a, c, out)
+	images, rows, err := s.split(ctx, t, a, out)
+	if err != nil {
+		return err
+	}
+	timing, err := s.extract(ctx, a, images, rows, out)
 	if err != nil {
 		return err
 	}
@@ -166,29 +177,52 @@ func (s *Stage) do(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c 
 		a.Run.Notice(Name, "images were quarantined", "shard", t.ID, "images", rejected, "why", out.quarantine.Summary())
 	}
 	result := Result{Heads: c.Heads, FeatureDim: c.FeatureDim, Timing: timing}
+	if len(rows) > 0 {
+		a.Count("taken_over", int64(len(rows)))
+		result.TakenFrom = s.earlier.run.Run
+	}
 	if s.preflight != nil {
 		result.Determinism = &s.preflight.Probe
 	}
 	return a.Result(result)
 }
 
-// extract takes the images of a task to its tables.
-func (s *Stage) extract(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, c *Classifier, out *output) (*Timing, error) {
+// split parts the images of a task into those to extract and the rows of the
+// earlier run that are taken over. Where those cannot be read, all are extracted.
+func (s *Stage) split(ctx context.Context, t pipeline.Task, a *pipeline.Attempt, out *output) (images []schemas.Image, rows []taken, err error) {
+	if s.earlier != nil {
+		images, rows, err = s.earlier.split(ctx, t.Index, out)
+		if err == nil || ctx.Err() != nil || pipeline.ClassOf(err) == pipeline.Transient {
+			return images, rows, err
+		}
+		a.Run.Notice(Name, "the images of a shard are extracted: rows of the earlier run cannot be read", "shard", t.ID, "run", s.earlier.run.Run, "why", err.Error())
+	}
 	from, to := shardRange(a.Run.Job, s.listing, t.Index)
-	images := make([]schemas.Image, 0, to-from)
-	err := s.listing.Read(ctx, from, to, func(img schemas.Image) error {
+	images = make([]schemas.Image, 0, to-from)
+	err = s.listing.Read(ctx, from, to, func(img schemas.Image) error {
 		images = append(images, img)
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	lane, err := s.enter(ctx, c, a.Run.Job)
+	return images, nil, err
+}
+
+// extract takes images, and rows of the earlier run, to a task's tables.
+func (s *Stage) extract(ctx context.Context, a *pipeline.Attempt, images []schemas.Image, rows []taken, out *output) (*Timing, error) {
+	lane, err := s.enter(ctx, out.classifier, a.Run.Job)
 	if err != nil {
 		return nil, badModel(err)
 	}
-	flow := newFlow(lane, s.Images, out)
-	return &flow.timing, flow.run(ctx, images)
+	if len(rows) == 0 {
+		flow := newFlow(lane, s.Images, out)
+		return &flow.timing, flow.run(ctx, images)
+	}
+	over := newTakeover(ctx, out, s.earlier, rows)
+	defer over.close()
+	flow := newFlow(lane, s.Images, over)
+	if err := flow.run(ctx, images); err != nil {
+		return nil, err
+	}
+	return &flow.timing, over.finish()
 }
 
 // checkRejects stops the stage once this process alone has rejected more images
