@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"sela/jobs/demo/letters"
+	"sela/pipeline/bucket"
 )
 
 // TestOnlyNewImagesAreExtracted: a run after most images have been labelled
@@ -68,6 +70,40 @@ func TestOnlyNewImagesAreExtracted(t *testing.T) {
 	if n := extracted(next, "taken_over"); n != 0 || !strings.Contains(next.stderr, "are gone (keep.logprobs)") {
 		t.Errorf("took %v rows over of a run that keeps none:\n%s", n, next.stderr)
 	}
+}
+
+// TestStoreIncremental: the tags that a store gives when it lists tell what has
+// changed, and rows are taken over through the cache.
+func TestStoreIncremental(t *testing.T) {
+	stores(t, func(t *testing.T, u *url.URL) {
+		r := newRig(t)
+		p := newPlace(t, u, 200)
+		p.job(r, u, "mine")
+		r.want(0, "run", "job.yaml", "--run-id", "first")
+		var keys []string
+		if err := p.root.List(t.Context(), "images/", func(o bucket.Object) error { keys = append(keys, o.Key); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		changed, err := p.root.Get(t.Context(), keys[7])
+		for _, key := range []string{"images/new.png", keys[50]} {
+			if err == nil {
+				err = p.root.Put(t.Context(), key, changed)
+			}
+		}
+		if err == nil {
+			err = p.root.Delete(t.Context(), keys[120])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := r.want(0, "run", "job.yaml", "--run-id", "second")
+		if n := extracted(second, "taken_over"); n != 198 || extracted(second, "images") != 200 {
+			t.Errorf("took %v rows over, want 198: %v\n%s", n, second.result["counts"], second.stderr)
+		}
+		p.job(r, u, "scratch")
+		r.want(0, "run", "job.yaml", "--run-id", "scratch")
+		same(t, p.published("mine", "second"), p.published("scratch", "scratch"))
+	})
 }
 
 // extracted returns a count of the extract stage.
