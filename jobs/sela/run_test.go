@@ -241,6 +241,18 @@ func TestOverlappingSchedules(t *testing.T) {
 		t.Fatalf("exit %d: %s", out.code, out.stderr)
 	}
 	r.want(0, "run", "job.yaml", "--run-id", "other")
+
+	// A killed holder is none: nobody waits for its lease to run out.
+	killed, _, _ := r.command("run", "job.yaml", "--run-id", "killed")
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.await("work/runs/killed/commits/list/*.json")
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Wait() // says that it was killed
+	r.want(0, "run", "job.yaml", "--run-id", "next")
 }
 
 func TestExitCodes(t *testing.T) {
