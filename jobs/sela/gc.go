@@ -40,6 +40,9 @@ func (a *app) collect(ctx context.Context, job *pipeline.Job, work *bucket.Bucke
 	if err != nil {
 		return err
 	}
+	if garbage == nil {
+		garbage = []pipeline.Garbage{} // JSON: [], not null
+	}
 	table := tabwriter.NewWriter(os.Stderr, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "RUN\tOBJECTS\tBYTES\tWHY")
 	var objects int

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -308,6 +309,9 @@ func (s *session) report(ctx context.Context, command string, before bool) error
 		if c.Stage == train.Name {
 			out["train"] = c.Result
 		}
+	}
+	for stage, s := range seconds {
+		seconds[stage] = math.Round(1000*s) / 1000
 	}
 	out["counts"], out["task_seconds"] = counts, seconds
 	if t := sumExtract(commits); t != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -138,6 +139,18 @@ func plan(run *pipeline.Run, commits []*pipeline.Commit, states map[string]*stag
 	of(train.Name, 1, 0)
 }
 
+// listed writes counts as a person does: "4000 images, 12 rejected", by name, without
+// those that are zero.
+func listed(counts map[string]int64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		if counts[name] != 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[name], strings.ReplaceAll(name, "_", " ")))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
 // underWay is the first stage that is not complete.
 func underWay(states map[string]*stageState) string {
 	for _, name := range stageOrder {
@@ -204,7 +217,7 @@ func (a *app) runStatus(ctx context.Context, job *pipeline.Job, work *bucket.Buc
 		if s.Rate > 0 {
 			speed = fmt.Sprintf("%.0f", s.Rate)
 		}
-		fmt.Fprintf(table, "%s%s\t%s\t%.1f s\t%s\t%s\t%v\n", name, mark, done, s.Seconds, speed, human(s.Bytes), s.Counts)
+		fmt.Fprintf(table, "%s%s\t%s\t%.1f s\t%s\t%s\t%s\n", name, mark, done, s.Seconds, speed, human(s.Bytes), listed(s.Counts))
 	}
 	if err := table.Flush(); err != nil {
 		return err

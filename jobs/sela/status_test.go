@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -44,6 +45,9 @@ func TestStatusOfARun(t *testing.T) {
 	r.want(0, "extract", "job.yaml", "--run-id", "one")
 	out, stages = status()
 	extract := stages["extract"].(map[string]any)
+	if !strings.Contains(out.stderr, fmt.Sprintf("%d images", fixtureImages)) {
+		t.Errorf("no count of images: %s", out.stderr)
+	}
 	if out.result["stage"] != "solve" || extract["tasks"] != 1.0 || extract["of"] != 1.0 || extract["rows"] != float64(fixtureImages) || extract["of_rows"] != float64(fixtureImages) || extract["rows_per_second"].(float64) <= 0 {
 		t.Errorf("after extract: %v", out.result)
 	}

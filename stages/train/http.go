@@ -88,9 +88,9 @@ func (p poster) post(ctx context.Context, to string, header http.Header, body []
 		return said, answer, nil
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
 		pause(ctx, retryAfter(resp.Header.Get("Retry-After"), time.Now()))
-		return "", nil, pipeline.Retryable(fmt.Errorf("train: %s: %s: the labels stay published", said, p.quote(answer)))
+		return "", nil, pipeline.Retryable(fmt.Errorf("train: %s%s: the labels stay published", said, p.quote(answer)))
 	default:
-		return "", nil, pipeline.BadConfig(fmt.Errorf("train: %s: %s: the labels stay published; mend the job's train section and run the same command again", said, p.quote(answer)))
+		return "", nil, pipeline.BadConfig(fmt.Errorf("train: %s%s: the labels stay published; mend the job's train section and run the same command again", said, p.quote(answer)))
 	}
 }
 
@@ -103,7 +103,8 @@ func keepPost(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// quote returns the beginning of an answer without secrets.
+// quote returns a colon and the beginning of an answer, without secrets; nothing
+// for an empty answer.
 func (p poster) quote(answer []byte) string {
 	said := string(answer)
 	for _, s := range p.secrets {
@@ -111,7 +112,10 @@ func (p poster) quote(answer []byte) string {
 			said = strings.ReplaceAll(said, s, "REDACTED")
 		}
 	}
-	return strings.TrimSpace(said[:min(len(said), 512)])
+	if said = strings.TrimSpace(said[:min(len(said), 512)]); said == "" {
+		return ""
+	}
+	return ": " + said
 }
 
 // retryAfter returns how long a Retry-After header asks to wait, in seconds or
