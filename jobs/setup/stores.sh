@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a command while three object stores serve on this machine: versitygw (S3,
 # with real signatures), fake-gcs-server (Google Cloud Storage) and azurite
-# (Azure Blob Storage), each with an empty bucket in memory or in a folder that
+# (Azure Blob Storage), each with an empty bucket (but for Azure, where a signed
+# request makes the container: the tests do) in memory or in a folder that
 # goes with it. They are installed into .build/stores unless they are there.
 #
 #   jobs/setup/stores.sh go test -run Store ./jobs/sela/...
