@@ -18,6 +18,7 @@ type figure struct {
 	measure string
 	value   float64
 	chance  *float64 // the value of labels that say nothing
+	machine string   // of a figure that was read; one that is kept gets this machine
 }
 
 var header = []string{"row", "seed", "epoch", "measure", "value", "chance", "machine", "code"}
@@ -86,7 +87,7 @@ func (s *settings) figuresOf(row string) ([]figure, error) {
 	lines, err := readLines(s.file(row))
 	var out []figure
 	for i, l := range lines {
-		f := figure{measure: l[3]}
+		f := figure{measure: l[3], machine: l[6]}
 		var errs [4]error
 		f.seed, errs[0] = strconv.Atoi(l[1])
 		f.epoch, errs[1] = strconv.Atoi(l[2])

@@ -135,11 +135,11 @@ func TestFiguresAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	keep("sela", 1, figure{1, 6, "knn_10", 0.42, nil})
-	keep("sela", 0, figure{0, 3, "knn_10", 0.1, nil}, figure{0, 6, "knn_10", 0.4, nil}, figure{0, 6, "nmi", 0.3, &chance})
-	keep("sela", 1, figure{1, 6, "knn_10", 0.43, nil}) // in the place of the first
-	keep("kmeans", 0, figure{0, 6, "knn_10", 0.35, nil})
-	keep("kmeans", 1, figure{1, 6, "knn_10", 0.36, nil})
+	keep("sela", 1, figure{1, 6, "knn_10", 0.42, nil, ""})
+	keep("sela", 0, figure{0, 3, "knn_10", 0.1, nil, ""}, figure{0, 6, "knn_10", 0.4, nil, ""}, figure{0, 6, "nmi", 0.3, &chance, ""})
+	keep("sela", 1, figure{1, 6, "knn_10", 0.43, nil, ""}) // in the place of the first
+	keep("kmeans", 0, figure{0, 6, "knn_10", 0.35, nil, ""})
+	keep("kmeans", 1, figure{1, 6, "knn_10", 0.36, nil, ""})
 	raw, err := os.ReadFile(s.file("sela"))
 	want := "row,seed,epoch,measure,value,chance,machine,code\nsela,0,3,knn_10,0.1,,\"2 cores, test\",v1\nsela,0,6,knn_10,0.4,,\"2 cores, test\",v1\nsela,0,6,nmi,0.3,0.025,\"2 cores, test\",v1\nsela,1,6,knn_10,0.43,,\"2 cores, test\",v1\n"
 	if err != nil || string(raw) != want {
@@ -150,8 +150,8 @@ func TestFiguresAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"| SeLa [128×10] | 41.5 (40.0 to 43.0) | – | – | – | 0.300 (by chance 0.025) | – | – | 2 |",
-		"| sela − kmeans | 6.00 (5.00 to 7.00) | 1.00 | 2 |",
+		"| `sela` | SeLa [128×10] | 41.5 (40.0 to 43.0) | – | – | – | 0.300 (by chance 0.025) | – | – | 2 | 2 cores, test |",
+		"| sela − kmeans | 6.00 (5.00 to 7.00) ± 1.00 | – | – | 2 |",
 	} {
 		if !strings.Contains(table.String(), line+"\n") {
 			t.Errorf("no line\n%s\nin\n%s", line, table.String())
@@ -162,6 +162,28 @@ func TestFiguresAreKept(t *testing.T) {
 	}
 	if _, err := s.figuresOf("sela"); err == nil {
 		t.Error("another header is no error")
+	}
+}
+
+// TestReadmeHasTheTable: the README's table of results is what the files say. To
+// renew it, put the output of `make results ROW=table` between its marks.
+func TestReadmeHasTheTable(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(raw), "<!-- generated: make results ROW=table -->\n")
+	got, _, ended := strings.Cut(rest, "<!-- end -->\n")
+	if !found || !ended {
+		t.Fatal("the README has lost the marks of the table of results")
+	}
+	var want bytes.Buffer
+	s := settings{out: "cifar10"}
+	if err := s.table(&want); err != nil {
+		t.Fatal(err)
+	}
+	if got != want.String() {
+		t.Errorf("the README says\n%s\nmake results ROW=table says\n%s", got, want.String())
 	}
 }
 

@@ -293,7 +293,7 @@ func (m *measured) evaluate(ctx context.Context, epoch int, suffix string, args 
 }
 
 func (m *measured) add(epoch int, measure string, value float64, chance *float64) {
-	m.figures = append(m.figures, figure{m.seed, epoch, measure, value, chance})
+	m.figures = append(m.figures, figure{seed: m.seed, epoch: epoch, measure: measure, value: value, chance: chance})
 }
 
 // command runs sela and reads the result from its last line.

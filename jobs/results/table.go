@@ -36,11 +36,11 @@ func last(figures []figure, measure string) map[int]figure {
 
 // table prints the figures of all rows, and the paired differences.
 func (s *settings) table(w io.Writer) error {
-	fmt.Fprint(w, "| row |")
+	fmt.Fprint(w, "| `ROW=` | |")
 	for _, c := range shown {
 		fmt.Fprintf(w, " %s |", c.title)
 	}
-	fmt.Fprintf(w, " seeds |\n| --- |%s\n", strings.Repeat(" ---: |", len(shown)+1))
+	fmt.Fprintf(w, " seeds | machine |\n| --- | --- |%s --- |\n", strings.Repeat(" ---: |", len(shown)+1))
 	all := map[string][]figure{}
 	for _, r := range rows {
 		figures, err := s.figuresOf(r.name)
@@ -50,14 +50,17 @@ func (s *settings) table(w io.Writer) error {
 		if all[r.name] = figures; len(figures) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "| %s |", r.what)
-		seeds := map[int]bool{}
+		fmt.Fprintf(w, "| `%s` | %s |", r.name, r.what)
+		seeds, machines := map[int]bool{}, []string{}
 		for _, c := range shown {
 			by := last(figures, c.measure)
 			var values []float64
 			chance, chances := 0.0, 0
 			for seed, f := range by {
 				seeds[seed] = true
+				if !slices.Contains(machines, f.machine) {
+					machines = append(machines, f.machine)
+				}
 				values = append(values, c.scale*f.value)
 				if f.chance != nil {
 					chance, chances = chance+c.scale**f.chance, chances+1
@@ -69,7 +72,8 @@ func (s *settings) table(w io.Writer) error {
 			}
 			fmt.Fprint(w, " |")
 		}
-		fmt.Fprintf(w, " %d |\n", len(seeds))
+		slices.Sort(machines)
+		fmt.Fprintf(w, " %d | %s |\n", len(seeds), strings.Join(machines, "; "))
 	}
 	return pairs(w, all)
 }
@@ -92,33 +96,43 @@ func spread(values []float64, digits int) string {
 }
 
 // paired are the rows whose difference is printed seed by seed.
-var paired = [][2]string{{"sela", "kmeans"}, {"sela", "deepcluster"}, {"kmeans", "deepcluster"}, {"sela", "sela-1"}, {"sela-rot", "sela"}, {"transfer-10", "alexnet-own"}}
+var paired = [][2]string{{"sela", "kmeans"}, {"sela", "deepcluster"}, {"kmeans", "deepcluster"}, {"sela", "sela-1"}, {"deepcluster", "deepcluster-1"}, {"sela-rot", "sela"}, {"sela-rot", "retrained"}, {"transfer-10", "alexnet-own"}, {"transfer-10", "transfer-1"}, {"heavy-sela", "heavy-kmeans"}}
 
-// pairs prints differences of kNN between two rows with the same seed: the same
-// first network and the same order of images.
+// compared are the measures of the paired differences.
+var compared = []string{"knn_10", "knn_10_conv3", "linear"}
+
+// pairs prints differences between two rows with the same seed: the same first
+// network and the same order of images. Mean, range and standard error of the mean.
 func pairs(w io.Writer, all map[string][]figure) error {
-	title := "\npaired differences of kNN (10, 0.1), points\n\n| | mean (range) | standard error | seeds |\n| --- | ---: | ---: | ---: |\n"
+	title := "\n| differences seed by seed, points | kNN (10, 0.1) | kNN of conv3, 2×2 | linear | seeds |\n| --- | ---: | ---: | ---: | ---: |\n"
 	for _, p := range paired {
-		a, b := last(all[p[0]], "knn_10"), last(all[p[1]], "knn_10")
-		var values []float64
-		for seed, f := range a {
-			if g, ok := b[seed]; ok {
-				values = append(values, 100*(f.value-g.value))
+		var cells []string
+		seeds := 0
+		for _, measure := range compared {
+			a, b := last(all[p[0]], measure), last(all[p[1]], measure)
+			var values []float64
+			for seed, f := range a {
+				if g, ok := b[seed]; ok {
+					values = append(values, 100*(f.value-g.value))
+				}
 			}
+			seeds = max(seeds, len(values))
+			cells = append(cells, spread(values, 2)+standardError(values))
 		}
-		if len(values) == 0 {
+		if seeds == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s| %s − %s | %s | %s | %d |\n", title, p[0], p[1], spread(values, 2), standardError(values), len(values))
+		fmt.Fprintf(w, "%s| %s − %s | %s | %d |\n", title, p[0], p[1], strings.Join(cells, " | "), seeds)
 		title = ""
 	}
 	return nil
 }
 
+// standardError is that of the mean of values; nothing for a single one.
 func standardError(values []float64) string {
 	n := float64(len(values))
 	if n < 2 {
-		return "–"
+		return ""
 	}
 	sum, squares := 0.0, 0.0
 	for _, x := range values {
@@ -127,7 +141,7 @@ func standardError(values []float64) string {
 	for _, x := range values {
 		squares += (x - sum/n) * (x - sum/n)
 	}
-	return fmt.Sprintf("%.2f", math.Sqrt(squares/(n-1)/n))
+	return fmt.Sprintf(" ± %.2f", math.Sqrt(squares/(n-1)/n))
 }
 
 // list prints the rows and their seeds.
