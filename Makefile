@@ -75,6 +75,11 @@ test-stores: onnxruntime ## Test storage on servers for S3, Google Cloud Storage
 test-lineage: $(BUILD)/lineage-venv/.ready ## Have OpenLineage's own client read the events that sela sends
 	@SELA_OPENLINEAGE=$(abspath $(BUILD)/lineage-venv/bin/python) $(GO) test -count 1 -run Lineage ./jobs/observe
 
+.PHONY: test-receivers
+test-receivers: ## Send metrics and traces to Prometheus' push gateway and node exporter and to OpenTelemetry's collector (apt and Go bring them)
+	@jobs/setup/receivers.sh $(BUILD)/receivers
+	@SELA_RECEIVERS=$(abspath $(BUILD)/receivers) $(GO) test -count 1 -run 'TestReceivers$$' ./jobs/observe
+
 .PHONY: test-airflow
 test-airflow: build onnxruntime $(BUILD)/airflow-venv/.ready ## Run the DAG on an Airflow of its own: parse, kill, retry, skip, trigger training (SHARED= has CIFAR-10)
 	@SELA=$(abspath $(BUILD)/sela) SELA_IMAGES=$(abspath $(SHARED)/cifar10) AIRFLOW_HOME=$(abspath $(BUILD)/airflow-home) \
